@@ -1,0 +1,31 @@
+//! The data plane of Understudy: a second, always-recoverable copy of a VM's disks on another node.
+//!
+//! ```text
+//!   engine        the daemon: configuration, pools, shards, gRPC. The only layer that knows tonic or tokio.
+//!     │
+//!   attach  nbd   how consumers reach a volume
+//!     │      │
+//!   replication   the filter: start, checkpoint, get_error, stop, failover of a group
+//!     │      │
+//!   overlay link  undo logs, active disk, view, superblock │ frames, window, sessions
+//!     │      │
+//!   disk          a place for bytes at offsets; a directory of such places
+//!     │
+//!   runtime       one thread's tasks, buffers, clock, streams
+//!     │
+//!   units         offsets, epochs, identities
+//! ```
+//!
+//! Imports go downward only, and nothing here knows Kubernetes; `tests/layering.rs` holds both.
+//! `replication`, `overlay` and `link` touch no clock, thread, file or socket of their own: they are
+//! generic over [`disk::Host`], so that the simulator (`sim`) runs the very same code.
+
+pub mod disk;
+pub mod link;
+pub mod overlay;
+pub mod replication;
+pub mod runtime;
+pub mod units;
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
