@@ -164,8 +164,15 @@ impl Data {
     /// If `part` reaches beyond its end, as slicing does.
     #[must_use]
     pub fn slice(&self, part: Range<usize>) -> Self {
-        assert!(part.start <= part.end && part.end <= self.len(), "slice {part:?} of {} bytes", self.len());
-        Self { buf: self.buf.clone(), range: self.range.start + part.start..self.range.start + part.end }
+        assert!(
+            part.start <= part.end && part.end <= self.len(),
+            "slice {part:?} of {} bytes",
+            self.len()
+        );
+        Self {
+            buf: self.buf.clone(),
+            range: self.range.start + part.start..self.range.start + part.end,
+        }
     }
 }
 
