@@ -18,6 +18,7 @@
 //! Nothing here is `Send`: a group with all its volumes lives on exactly one thread, so its code
 //! needs neither locks nor atomics.
 
+mod arena;
 mod buf;
 mod listener;
 mod op;

@@ -86,7 +86,8 @@ fn a_written_file_is_in_use_while_it_is_filled_and_loses_nothing() {
         }
         let all = disk.allocation(ByteRange::new(0, len)).await.unwrap();
         let free: u64 = all.iter().filter(|(_, a)| !a).map(|(r, _)| r.len()).sum();
-        assert!(free <= 4096, "{free}");
+        // Memory that was only set aside counts as free there.
+        assert!(free <= 4096 || disk.0.in_memory, "{free}");
     });
 }
 
