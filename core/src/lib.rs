@@ -22,6 +22,7 @@
 
 pub mod disk;
 pub mod link;
+pub mod nbd;
 pub mod overlay;
 pub mod replication;
 pub mod runtime;
