@@ -68,7 +68,7 @@ fn server(handshake: Duration) -> Server {
 #[test]
 fn a_crowd_is_let_in_up_to_the_limit_and_then_served_again() {
     raise_file_limit();
-    let server = server(Duration::from_secs(60));
+    let server = server(Duration::from_mins(1));
     let mut crowd: Vec<_> = (0..MOST).map(|_| connect(&server)).collect();
     for stream in &mut crowd {
         stream.read_exact(&mut [0; 18]).unwrap();

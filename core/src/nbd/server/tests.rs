@@ -7,13 +7,16 @@ use crate::disk::{Disk, Memory};
 use crate::nbd::test_disk::{One, Slow, slow};
 use crate::nbd::test_stream::{Duplex, World, duplex};
 use crate::nbd::wire::tests::{Random, seed};
-use crate::nbd::wire::{InfoRequest, OptionReply, Request, SimpleReply, command, option};
+use crate::nbd::wire::{
+    Chunk, InfoRequest, OptionReply, Request, SimpleReply, chunk, command, command_flag, option,
+};
 
 const MIB: u64 = 1 << 20;
 
 /// A connection being served, and how it ended.
 struct Served {
     world: World,
+    task: crate::runtime::Task,
     client: Duplex,
     end: Rc<std::cell::RefCell<Option<End>>>,
 }
@@ -22,11 +25,11 @@ fn start<D: Disk>(world: &World, catalog: One<D>, room: usize) -> Served {
     let (client, server) = duplex(room);
     let end = Rc::default();
     let (w, e): (_, Rc<std::cell::RefCell<_>>) = (world.clone(), Rc::clone(&end));
-    world.spawn("serve", async move {
+    let task = world.spawn("serve", async move {
         let ended = serve(&w, server, &catalog).await;
         *e.borrow_mut() = Some(ended);
     });
-    Served { world: world.clone(), client, end }
+    Served { world: world.clone(), task, client, end }
 }
 
 impl Served {
@@ -250,6 +253,47 @@ fn a_revoked_export_cuts_its_connections_at_once() {
     assert!(s.end.borrow().is_none(), "its request is in flight, so it is not over");
     assert!(matches!(s.ended(), End::Revoked) && matches!(idle.ended(), End::Revoked));
     assert_eq!((disk.load().0, world.tasks()), (0, 0));
+}
+
+#[test]
+fn a_connection_whose_task_is_cancelled_is_cut() {
+    let world = World::default();
+    let disk = slow(&world, MIB, 0x11);
+    let s = start(&world, One::new(disk.clone()), 1 << 20);
+    s.go();
+    disk.delay(Duration::from_secs(1));
+    s.ask(command::READ, 1, 0, 8, &[]);
+    while disk.load().0 == 0 {
+        world.run(crate::runtime::yield_now());
+    }
+    s.task.cancel();
+    let client = s.client.clone();
+    let n = world.run(async move { client.recv(crate::runtime::Buf::new(16), 0).await.1.unwrap() });
+    world.settle();
+    assert_eq!((n, world.tasks(), disk.load().0), (0, 0, 0));
+}
+
+#[test]
+fn one_chunk_brings_all_where_the_client_wants_no_fragments() {
+    let world = World::default();
+    let disk = slow(&world, 4 * MIB, 0x11);
+    let s = start(&world, One::new(disk), 64 << 20);
+    s.send(&[&[0, 0, 0, 3][..], &OptionHeader::encode(option::STRUCTURED_REPLY, &[])].concat());
+    s.receive(18 + 20);
+    let go = InfoRequest { name: "vol".into(), wanted: vec![] }.encode();
+    s.send(&OptionHeader::encode(option::GO, &go));
+    s.receive(3 * 20 + 12 + 14);
+    let (command, length) = (command::READ, 3 << 20);
+    for (flags, pieces) in [(command_flag::DONT_FRAGMENT, 1), (0, 3)] {
+        let request = Request { flags, command, cookie: 9, offset: 0, length };
+        s.send(&request.encode());
+        for piece in 1..=pieces {
+            let chunk = Chunk::decode(s.receive(20).first_chunk().unwrap()).unwrap();
+            assert_eq!((chunk.kind, chunk.is_done()), (chunk::OFFSET_DATA, piece == pieces));
+            assert_eq!(chunk.length, 8 + length / pieces);
+            s.receive(usize_of(chunk.length.into()));
+        }
+    }
 }
 
 #[test]
