@@ -27,6 +27,9 @@ pub const VOLUME_MAX: u64 = 64 << 40;
 /// The most volumes one group may have: they share one `u64` of membership bits.
 pub const GROUP_VOLUMES_MAX: usize = 64;
 
+/// Requests of a volume are cut into pieces of this, in bytes: what one frame, lock and buffer hold.
+pub const BUF_PIECE: u64 = 1 << 20;
+
 /// Widens a length to the width offsets have. Lossless: `usize` is at most 64 bits wide.
 #[allow(clippy::cast_possible_truncation, reason = "usize is never wider than u64 on a target we build for")]
 pub const fn u64_of(n: usize) -> u64 {
