@@ -108,10 +108,11 @@ pub async fn serve_within<E: Env, C: Catalog>(
     catalog: &C,
     limits: &Limits,
 ) -> End {
-    let mut reader = Reader::new(stream.clone());
+    let mut reader = Reader::small(stream.clone());
     let negotiated = timeout(env, limits.handshake, negotiate(&mut reader, &stream, catalog)).await;
     let end = match negotiated {
         Some(Ok(session)) => {
+            reader.widen();
             connection::transmit(env, reader, stream.clone(), *session, limits).await
         }
         Some(Err(end)) => end,
