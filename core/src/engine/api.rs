@@ -283,3 +283,41 @@ impl std::str::FromStr for ExportKind {
             })
     }
 }
+
+/// What kind of refusal, as `engine.proto` lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refusal {
+    /// Bad input, refused whole.
+    Invalid,
+    /// No such volume or group.
+    NotFound,
+    /// It is there, but different.
+    Exists,
+    /// Wrong stage, role or generation.
+    WrongState,
+    /// No space, or a limit is reached.
+    Exhausted,
+    /// The peer or a disk did not answer; try again.
+    Unavailable,
+    /// What is stored is damaged.
+    DataLoss,
+    /// The engine does not know the call: it is older.
+    Unimplemented,
+    /// A failure the engine has no word for.
+    Internal,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Invalid,
+        Self::NotFound,
+        Self::Exists,
+        Self::WrongState,
+        Self::Exhausted,
+        Self::Unavailable,
+        Self::DataLoss,
+        Self::Unimplemented,
+        Self::Internal,
+    ];
+}

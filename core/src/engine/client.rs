@@ -14,13 +14,12 @@ use futures::{Stream, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 use super::api::{
-    Address, Capacity, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Replica,
-    Start, VolumeId,
+    Address, Capacity, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Refusal,
+    Replica, Start, VolumeId,
 };
-use super::convert::Invalid;
 use super::proto;
 
 /// How long a connection may take to come up.
@@ -91,29 +90,6 @@ impl ClientError {
             Self::Garbled { .. } => false,
         }
     }
-}
-
-/// What kind of refusal, as `engine.proto` lists them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Refusal {
-    /// Bad input, refused whole.
-    Invalid,
-    /// No such volume or group.
-    NotFound,
-    /// It is there, but different.
-    Exists,
-    /// Wrong stage, role or generation.
-    WrongState,
-    /// No space, or a limit is reached.
-    Exhausted,
-    /// The peer or a disk did not answer; try again.
-    Unavailable,
-    /// What is stored is damaged.
-    DataLoss,
-    /// The engine does not know the call: it is older.
-    Unimplemented,
-    /// A failure the engine has no word for.
-    Internal,
 }
 
 /// A connection to an engine.
@@ -329,29 +305,13 @@ impl EngineClient {
     }
 
     fn error(&self, status: &Status) -> ClientError {
-        let message = status.message().to_owned();
-        let refusal = match status.code() {
-            Code::InvalidArgument | Code::OutOfRange => Refusal::Invalid,
-            Code::NotFound => Refusal::NotFound,
-            Code::AlreadyExists => Refusal::Exists,
-            Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied => {
-                Refusal::WrongState
-            }
-            Code::ResourceExhausted => Refusal::Exhausted,
-            Code::DataLoss => Refusal::DataLoss,
-            Code::Unimplemented => Refusal::Unimplemented,
-            Code::DeadlineExceeded | Code::Cancelled => return self.late(),
-            // The transport's own failures carry their cause; the engine's answers don't.
-            Code::Unavailable if std::error::Error::source(status).is_none() => {
-                Refusal::Unavailable
-            }
-            Code::Unavailable => {
-                let (address, reason) = (self.address.clone(), reasons(status));
-                return ClientError::Unreachable { address, reason };
-            }
-            Code::Ok | Code::Unknown | Code::Internal | Code::Unauthenticated => Refusal::Internal,
-        };
-        ClientError::Refused { refusal, message }
+        let Some(refusal) = Refusal::from_code(status.code()) else { return self.late() };
+        // The transport's own failures carry their cause; the engine's answers don't.
+        if std::error::Error::source(status).is_some() {
+            let (address, reason) = (self.address.clone(), reasons(status));
+            return ClientError::Unreachable { address, reason };
+        }
+        ClientError::Refused { refusal, message: status.message().to_owned() }
     }
 
     fn late(&self) -> ClientError {
@@ -360,12 +320,6 @@ impl EngineClient {
 
     fn garbled(&self, problem: &dyn std::fmt::Display) -> ClientError {
         ClientError::Garbled { address: self.address.clone(), problem: problem.to_string() }
-    }
-}
-
-impl From<Invalid> for ClientError {
-    fn from(e: Invalid) -> Self {
-        Self::Refused { refusal: Refusal::Invalid, message: e.to_string() }
     }
 }
 

@@ -8,5 +8,9 @@
 
 pub mod api;
 pub mod client;
+pub mod config;
 mod convert;
+pub mod error;
+pub mod pool;
 pub mod proto;
+pub mod telemetry;
