@@ -23,6 +23,7 @@
 pub mod disk;
 pub mod engine;
 pub mod link;
+pub mod nbd;
 pub mod overlay;
 pub mod replication;
 pub mod runtime;
