@@ -105,7 +105,7 @@ impl Catalog for LocalCatalog {
         let found = found.swap_remove(i);
         let mut export = Export::new(found.disk);
         export.read_only = found.kind == ExportKind::Secondary;
-        export.description = describe(found.kind).to_owned();
+        describe(found.kind).clone_into(&mut export.description);
         export.revoked = local.exports.switch(name);
         Ok(export)
     }
@@ -176,7 +176,7 @@ impl Catalog for OfferCatalog {
         };
         let mut export = Export::new(offer.clone());
         export.read_only = offer.kind == ExportKind::Secondary;
-        export.description = describe(offer.kind).to_owned();
+        describe(offer.kind).clone_into(&mut export.description);
         Ok(export)
     }
 }

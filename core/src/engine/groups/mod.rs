@@ -18,7 +18,7 @@ mod status;
 
 pub(super) use ask::{checkpoint, failover, get_error, set_policy, stage, start, stop};
 pub(super) use exports::{LocalCatalog, Offer, OfferCatalog, offers};
-pub(super) use files::{Summary, make_replica, read_group, read_replica};
+pub(super) use files::{make_replica, read_group, read_replica};
 pub(super) use status::status;
 
 use std::cell::RefCell;

@@ -22,7 +22,7 @@ use crate::engine::registry::Engine;
 const HELLO: Duration = Duration::from_secs(5);
 
 /// Serves links until stopped.
-pub async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
+pub(crate) async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
     let places = [Arc::new(Semaphore::new(limit))];
     door::keep("links", acceptor, &places, stop, |socket, from, place| {
         let engine = engine.clone();
@@ -37,7 +37,8 @@ pub async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: 
 
 async fn one(engine: &Engine, socket: Socket, place: door::Place) -> Result<(), EngineError> {
     let failed = |e| EngineError::system("no link", e);
-    let (socket, group) = peek::hello(socket.into_fd().map_err(failed)?, HELLO).await.map_err(failed)?;
+    let group = peek::hello(&socket, HELLO).await.map_err(failed)?;
+    let socket = socket.into_fd().map_err(failed)?;
     // Of a group that is not here any shard can say that it is not.
     let shard = engine.shard_of(&group).unwrap_or(engine.shards().round_robin(0));
     debug!(%group, "link accepted");
