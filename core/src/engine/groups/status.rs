@@ -14,7 +14,7 @@ pub(in crate::engine) fn status(nbd: Option<&Address>) -> Vec<GroupStatus> {
 fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
     let s = local.group.status();
     let wall = |w: Wall| (w != Wall::default()).then_some(w);
-    let export = |o: &super::exports::Found| ExportStatus {
+    let export = |o: &super::exports::Offered| ExportStatus {
         name: o.name.clone(),
         volume: o.volume.clone(),
         kind: o.kind,
@@ -51,7 +51,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         frames_acknowledged: s.frames.1,
         frames_applied: s.frames.2,
         error: s.error.clone(),
-        exports: local.found().iter().map(export).collect(),
+        exports: local.offered().iter().map(export).collect(),
     }
 }
 

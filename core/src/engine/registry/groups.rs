@@ -215,8 +215,7 @@ impl Engine {
     }
 
     fn paths(&self, group: std::path::PathBuf, members: &[VolumeId]) -> Paths {
-        let replica = |v: &VolumeId| (v.clone(), self.pool.path(Kind::Volume, v));
-        Paths { group, replicas: members.iter().map(replica).collect() }
+        Paths { group, replicas: members.iter().map(|v| self.pool.path(Kind::Volume, v)).collect() }
     }
 }
 
