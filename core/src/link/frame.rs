@@ -88,6 +88,8 @@ pub struct Hello {
     pub record: Epoch,
     /// The sender's replicas were just made and hold nothing but zeroes.
     pub blank: bool,
+    /// Primary: nothing is known of what the peer holds; it has to forget its checkpoint.
+    pub anew: bool,
     /// Names and sizes of the volumes, in group order.
     pub members: Vec<(Name, u64)>,
 }
@@ -224,7 +226,7 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
 
 impl Hello {
     /// ```text
-    ///   generation number u64, id u64 │ pool u128 │ flags u8 (1 = blank) │ group │ count u16 │ count × (name, size u64)
+    ///   generation number u64, id u64 │ pool u128 │ flags u8 (1 blank, 2 anew) │ group │ count u16 │ count × (name, size u64)
     ///   a name: length u8, bytes
     /// ```
     fn encode(&self) -> Vec<u8> {
@@ -232,7 +234,7 @@ impl Hello {
         b.extend(self.generation.number.to_le_bytes());
         b.extend(self.generation.id.to_le_bytes());
         b.extend(self.pool.0.to_le_bytes());
-        b.push(u8::from(self.blank));
+        b.push(u8::from(self.blank) | u8::from(self.anew) << 1);
         let name = |b: &mut Vec<u8>, n: &Name| {
             // A name has at most 128 bytes.
             b.push(u8::try_from(n.as_str().len()).unwrap_or(0));
@@ -251,14 +253,15 @@ impl Hello {
         let mut t = Take(b);
         let generation = Generation { number: t.u64()?, id: t.u64()? };
         let pool = Uuid(u128::from_le_bytes(t.array()?));
-        let blank = t.u8()? & 1 != 0;
+        let flags = t.u8()?;
+        let (blank, anew) = (flags & 1 != 0, flags & 2 != 0);
         let group = t.name()?;
         let count = t.u16()?;
         if usize::from(count) > crate::units::GROUP_VOLUMES_MAX {
             return Err(FrameError(format!("a hello with {count} volumes")));
         }
         let members = (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
-        Ok(Self { group, generation, pool, epoch: Epoch::NONE, record: Epoch::NONE, blank, members })
+        Ok(Self { group, generation, pool, epoch: Epoch::NONE, record: Epoch::NONE, blank, anew, members })
     }
 }
 
@@ -328,6 +331,7 @@ mod tests {
             epoch: Epoch(5),
             record: Epoch(4),
             blank: true,
+            anew: false,
             members: vec![("a".parse().unwrap(), 512), ("b".parse().unwrap(), 1024)],
         }
     }

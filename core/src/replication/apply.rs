@@ -112,7 +112,7 @@ async fn read_old<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<Vec
             claim(s, v, range, |r| wanted.push((v, r, is_zero)));
         }
     }
-    // Every read is submitted before the first is awaited.
+    // All reads are in flight together.
     let reads: Vec<_> = wanted
         .into_iter()
         .flat_map(|(v, range, is_zero)| range.pieces(BUF_PIECE).map(move |r| (v, r, is_zero)))
@@ -149,11 +149,10 @@ fn read_one<H: Host>(
     is_zero: bool,
 ) -> impl Future<Output = Result<Vec<Saved>>> + use<H> {
     let disk = s.volume(v).map(|vol| vol.disk.clone());
-    let read = disk.as_ref().ok().filter(|_| !is_zero).map(|d| d.read(range.offset(), Buf::new(usize_of(range.len()))));
     async move {
         let disk = disk?;
-        if let Some(read) = read {
-            let (buf, r) = read.await;
+        if !is_zero {
+            let (buf, r) = disk.read(range.offset(), Buf::new(usize_of(range.len()))).await;
             r?;
             return Ok(vec![Saved { volume: v, range, content: Content::Data(buf.freeze()) }]);
         }
@@ -221,7 +220,7 @@ async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
     log.append(saved).await
 }
 
-fn overwrite<H: Host>(s: &Secondary<H>, item: &Item) -> impl Future<Output = Result<()>> + use<H> {
+fn overwrite<H: Host>(s: &Secondary<H>, item: &Item) -> std::pin::Pin<Box<dyn Future<Output = Result<()>>>> {
     let work = item.place().and_then(|(v, range)| {
         let volume = s.volume(v).ok()?;
         let lock = volume.lock.lock(range.round_out(volume.disk.alignment()));
@@ -232,14 +231,14 @@ fn overwrite<H: Host>(s: &Secondary<H>, item: &Item) -> impl Future<Output = Res
         };
         Some((volume.disk.clone(), lock, range, zero_or_data))
     });
-    async move {
-        let Some((disk, lock, range, work)) = work else { return Ok(()) };
+    let Some((disk, lock, range, work)) = work else { return Box::pin(std::future::ready(Ok(()))) };
+    Box::pin(async move {
         let _guard = lock.await;
         match work {
             Ok(data) => align::write(&disk, range.offset(), data).await,
             Err(punch) => align::zero(&disk, range, punch).await,
         }
-    }
+    })
 }
 
 /// A batch is applied, or was given up.

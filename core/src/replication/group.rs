@@ -48,7 +48,7 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) store: Rc<Store<H>>,
     pub(crate) replicas: Vec<Replica<H>>,
     pub(crate) logs: Rc<LogFiles<H>>,
-    pub(crate) intent: RefCell<Option<Rc<IntentLog<H>>>>,
+    pub(crate) intent: RefCell<Option<Rc<IntentLog<H::Disk>>>>,
     /// The active files of each replica, once opened: a file is locked by whoever has it open.
     pub(crate) active_files: RefCell<Option<ActiveFiles<H>>>,
     pub(crate) part: RefCell<Part<H>>,
@@ -205,16 +205,16 @@ impl<H: Host> Group<H> {
     }
 
     /// The intent log, made if there is none.
-    pub(crate) async fn intent(&self) -> Result<Rc<IntentLog<H>>> {
+    pub(crate) async fn intent(&self) -> Result<Rc<IntentLog<H::Disk>>> {
         if let Some(i) = &*self.0.intent.borrow() {
             return Ok(i.clone());
         }
         let lens: Vec<u64> = self.0.replicas.iter().map(|r| r.disk.len()).collect();
         let log = match self.0.dir.open("intent").await? {
-            Some(file) => IntentLog::open(&self.0.host, file, &lens).await?,
+            Some(file) => IntentLog::open(file, &lens).await?,
             None => {
-                let file = self.0.dir.create("intent", IntentLog::<H>::file_len(&lens), Space::Written).await?;
-                IntentLog::create(&self.0.host, file, &lens).await?
+                let file = self.0.dir.create("intent", IntentLog::<H::Disk>::file_len(&lens), Space::Written).await?;
+                IntentLog::create(file, &lens).await?
             }
         };
         let log = Rc::new(log);

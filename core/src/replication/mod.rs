@@ -49,3 +49,6 @@ pub(crate) use replica::slot_of;
 pub use serve::serve_link;
 pub use status::{Checkpoint, GroupNames, GroupStatus, LinkState};
 pub use volume::{ExportKind, Volume};
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub(crate) struct PrimaryVolume<H: Host> {
 /// What a primary with a peer has besides.
 pub(crate) struct Peer<H: Host> {
     pub(crate) leg: Rc<Leg<H>>,
-    pub(crate) intent: Rc<IntentLog<H>>,
+    pub(crate) intent: Rc<IntentLog<H::Disk>>,
     /// Ranges whose writes are on their way from intent mark to bitmap: their marks stay.
     in_path: RefCell<Vec<(VolumeIndex, ByteRange)>>,
     /// Up to which flush frame the peer has answered in this session.
@@ -94,7 +94,7 @@ impl Payload {
 }
 
 impl<H: Host> Peer<H> {
-    pub(crate) fn new(leg: Rc<Leg<H>>, intent: Rc<IntentLog<H>>, last: super::status::Checkpoint) -> Rc<Self> {
+    pub(crate) fn new(leg: Rc<Leg<H>>, intent: Rc<IntentLog<H::Disk>>, last: super::status::Checkpoint) -> Rc<Self> {
         Rc::new(Self {
             leg,
             intent,
@@ -272,10 +272,10 @@ impl<H: Host> Primary<H> {
         Ok(peer.leg.enter(v, range, || payload.frame(v, range), wire).await)
     }
 
-    fn write_local(local: &Local<H>, range: ByteRange, payload: Payload) -> impl Future<Output = Result<()>> + use<H> {
+    async fn write_local(local: &Local<H>, range: ByteRange, payload: Payload) -> Result<()> {
         match payload {
-            Payload::Data(d) => futures::future::Either::Left(local.write(range.offset(), d)),
-            Payload::Zero { punch, .. } => futures::future::Either::Right(local.write_zeroes(range, punch)),
+            Payload::Data(d) => local.write(range.offset(), d).await,
+            Payload::Zero { punch, .. } => local.write_zeroes(range, punch).await,
         }
     }
 

@@ -30,6 +30,12 @@ impl<H: Host> Group<H> {
                 out.checkpoint = peer.last.get();
                 out.at_risk = peer.leg.at_risk_bytes();
                 out.missing = peer.leg.missing_bytes();
+                if peer.leg.is_undo_full() {
+                    out.error.get_or_insert_with(|| {
+                        "UndoFull: what the peer lacks does not fit into its undo logs; raise the undo limit, or start anew"
+                            .into()
+                    });
+                }
                 if let Some(w) = peer.leg.window() {
                     out.window = w.bytes();
                     out.frames = (w.last_queued(), w.acknowledged(), w.applied());

@@ -226,6 +226,24 @@ impl<H: Host> Secondary<H> {
         }
     }
 
+    /// Drops its checkpoint: the primary knows nothing of what is here and sends everything anew.
+    pub(crate) async fn forget(&self) -> Result<()> {
+        if self.store.state().record == Epoch::NONE {
+            return Ok(());
+        }
+        self.store.update(|g| g.record = Epoch::NONE).await?;
+        let point = self.chain.point();
+        let same = (0..self.volumes.len())
+            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+            .collect();
+        self.chain.complete(self.open_epoch.get(), same);
+        *self.log.borrow_mut() = None;
+        *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
+        self.saving.set(false);
+        self.last.set(super::status::Checkpoint::default());
+        Ok(())
+    }
+
     /// Adopts the open epoch that a hello agreed on: all open logs become its.
     pub(crate) fn adopt_epoch(&self, epoch: Epoch) {
         let epoch = epoch.max(self.open_epoch.get());

@@ -71,7 +71,7 @@ async fn talk<H: Host>(
     if s.store.state().inbound {
         return Err(LinkError::Own(format!("group {} takes its writes from an NBD client", theirs.group)));
     }
-    let blank = take_over(&s, window, &stream).await?;
+    let blank = take_over(&s, window, &stream, theirs.anew).await?;
     let ours = Hello { blank, ..hello(&s) };
     s.adopt_epoch(ours.epoch.max(theirs.epoch));
     window.push(Body::Hello(Box::new(ours)), true);
@@ -105,12 +105,19 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
         epoch: g.epoch.max(s.open_epoch.get()),
         record: g.record,
         blank: g.blank,
+        anew: false,
         members: g.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
     }
 }
 
 /// Ends the session before this one, for good, and begins a new one.
-async fn take_over<H: Host>(s: &Rc<Secondary<H>>, window: &Window, stream: &H::Stream) -> Result<bool, LinkError> {
+/// Says whether the replicas hold nothing but zeroes.
+async fn take_over<H: Host>(
+    s: &Rc<Secondary<H>>,
+    window: &Window,
+    stream: &H::Stream,
+    anew: bool,
+) -> Result<bool, LinkError> {
     if let Some(old) = s.session.borrow_mut().replace(window.clone()) {
         old.close();
     }
@@ -122,6 +129,9 @@ async fn take_over<H: Host>(s: &Rc<Secondary<H>>, window: &Window, stream: &H::S
     let is_ours = s.session.borrow().as_ref().is_some_and(|w| w.is(window));
     if !is_ours || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
+    }
+    if anew {
+        s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     }
     // Only this first session is told so: it may write, and then it is no longer true.
     let blank = s.store.state().blank;

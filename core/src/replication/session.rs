@@ -13,7 +13,6 @@ use super::primary::{Peer, Primary};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
-use crate::overlay::Mode;
 use crate::runtime::{Address, Stream, Task, timeout};
 use crate::units::Epoch;
 
@@ -98,10 +97,21 @@ async fn talk<H: Host>(
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
-    p.store.raise_epoch(open).await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    if ours.anew && theirs.record != Epoch::NONE {
+        return Err(LinkError::Own("the peer kept its checkpoint, but nothing is known of what it holds".into()));
+    }
     if theirs.record == Epoch::NONE {
         lacks_all(p, peer, theirs.blank).await?;
     }
+    // A peer without a record lacks everything, after a restart of ours too: it may be forgotten
+    // now that nothing was known.
+    p.store
+        .update(|s| {
+            s.epoch = s.epoch.max(open);
+            s.anew = false;
+        })
+        .await
+        .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     peer.flushed.set(0);
     peer.leg.session_up(window.clone(), open, theirs.record);
     *peer.trouble.borrow_mut() = None;
@@ -122,6 +132,7 @@ fn hello<H: Host>(p: &Primary<H>, peer: &Peer<H>) -> Hello {
         epoch: s.epoch.max(peer.leg.open_epoch()),
         record: peer.last.get().epoch,
         blank: false,
+        anew: s.anew,
         members: s.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
     }
 }
@@ -222,9 +233,4 @@ pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<E
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
     }
-}
-
-/// Whether a primary in this mode asks its peer for each write.
-pub(crate) fn is_synchronous<H: Host>(p: &Primary<H>) -> bool {
-    p.policy.borrow().mode == Mode::Synchronous
 }

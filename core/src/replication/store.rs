@@ -5,7 +5,7 @@ use std::cell::{Ref, RefCell};
 use crate::disk::{Host, Result};
 use crate::overlay::RangeLock;
 use crate::overlay::{GroupState, Superblock};
-use crate::units::{ByteRange, Epoch};
+use crate::units::ByteRange;
 
 /// The group superblock and what it says.
 pub(crate) struct Store<H: Host> {
@@ -38,13 +38,5 @@ impl<H: Host> Store<H> {
         self.superblock.write(&next).await?;
         *self.state.borrow_mut() = next;
         Ok(())
-    }
-
-    /// Makes it durable that `epoch` was opened: an epoch's number is never used twice.
-    pub(crate) async fn raise_epoch(&self, epoch: Epoch) -> Result<()> {
-        if self.state().epoch >= epoch {
-            return Ok(());
-        }
-        self.update(|s| s.epoch = s.epoch.max(epoch)).await
     }
 }

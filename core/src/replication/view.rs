@@ -45,7 +45,7 @@ impl<H: Host> Secondary<H> {
             return Err(Error::own(ErrorKind::Stale, "this replica is no longer the secondary: attach the volume anew"));
         }
         let point = self.chain.point();
-        if point.checkpoint() == Epoch::NONE {
+        if self.store.state().record == Epoch::NONE {
             return Err(Error::own(ErrorKind::NotPermitted, "there is no checkpoint yet, so there is no view"));
         }
         let slot = super::slot_of(self.active_id());

@@ -176,6 +176,18 @@ impl Tasks {
         name
     }
 
+    /// The tag and name of the `n`-th of those that can go on; `None` if there are fewer or it has
+    /// ended meanwhile.
+    pub fn ready_at(&self, n: usize) -> Option<(u32, &'static str)> {
+        let id = *self.ready.lock().get(n)?;
+        self.slots.borrow().get(id).map(|s| (s.tag, s.name))
+    }
+
+    /// The tags and names of all that have not ended.
+    pub fn alive(&self) -> Vec<(u32, &'static str)> {
+        self.slots.borrow().iter().map(|(_, s)| (s.tag, s.name)).collect()
+    }
+
     /// Drops every task with this tag, as a crash would.
     pub fn cancel_tag(&self, tag: u32) {
         loop {

@@ -7,7 +7,8 @@
 //!      28   4  zero
 //!      32   n  state:
 //!              group         u8 length, bytes          pool          u128
-//!              role, stage, inbound, error, mode       u8 each
+//!              role, stage, inbound, error,
+//!              blank, anew, mode                       u8 each
 //!              generation    u64 number, u64 id        history       u8 count, generations
 //!              epoch, record u64 each                  cut, done     u64 seconds, u32 nanoseconds
 //!              record_bytes  u64                       peer          u16 length (0: none), bytes
@@ -105,6 +106,8 @@ fn read(f: &mut Fields<'_>) -> Option<GroupState> {
     let stage = stages.get(usize::from(f.u8()?)).copied()?;
     let inbound = flag(f)?;
     let error = flag(f)?;
+    let blank = flag(f)?;
+    let anew = flag(f)?;
     let mode = [Mode::Checkpointed, Mode::Synchronous].get(usize::from(f.u8()?)).copied()?;
     let generation_now = generation(f)?;
     let history = usize::from(f.u8()?);
@@ -156,6 +159,8 @@ fn read(f: &mut Fields<'_>) -> Option<GroupState> {
         policy,
         inbound,
         error,
+        blank,
+        anew,
         members,
         active,
         undo,
@@ -232,7 +237,7 @@ pub(super) fn encode(s: &GroupState) -> Result<Vec<u8>> {
         Stage::FailoverFailed => 3,
         Stage::Done => 4,
     });
-    out.extend([u8::from(s.inbound), u8::from(s.error)]);
+    out.extend([u8::from(s.inbound), u8::from(s.error), u8::from(s.blank), u8::from(s.anew)]);
     out.push(match s.policy.mode {
         Mode::Checkpointed => 0,
         Mode::Synchronous => 1,

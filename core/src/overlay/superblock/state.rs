@@ -147,6 +147,10 @@ pub struct GroupState {
     pub inbound: bool,
     /// Whether an error was stored that only a later record clears.
     pub error: bool,
+    /// Nothing was ever written to these replicas: they hold zeroes.
+    pub blank: bool,
+    /// Primary: the peer has to forget what it holds, since nothing is known of it.
+    pub anew: bool,
     /// The volumes, at most 64.
     pub members: Vec<Member>,
     /// The active disk that counts, if one does.

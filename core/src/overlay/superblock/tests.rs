@@ -24,6 +24,8 @@ fn state(epoch: u64) -> GroupState {
         policy: Policy::default(),
         inbound: false,
         error: true,
+        blank: false,
+        anew: true,
         members: vec![Member { volume: "pvc-1".parse().unwrap(), uuid: Uuid(5), size: 1 << 30 }],
         active: Some(ActiveId {
             id: Uuid(6),
