@@ -21,6 +21,7 @@
 //! generic over [`disk::Host`], so that the simulator (`sim`) runs the very same code.
 
 pub mod disk;
+pub mod engine;
 pub mod link;
 pub mod overlay;
 pub mod replication;
