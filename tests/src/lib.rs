@@ -12,6 +12,8 @@
 //! The NBD client here is blocking and shares no code with the product's: it is the second opinion.
 
 pub mod harness;
+pub mod layers;
+pub mod ledger;
 pub mod qemu;
 pub mod random;
 pub mod trace;

@@ -1,10 +1,13 @@
 //! `understudy-tests`: the programs that judge every change of the whole.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use understudy_tests::{qemu, trace};
+
+mod ledger_command;
 
 /// Replays traces and keeps ledgers, on engines and on real QEMU processes.
 #[derive(Debug, Parser)]
@@ -33,6 +36,11 @@ enum Command {
         #[arg(long)]
         no_failover: bool,
     },
+    /// Write a ledger of dependent records over the volumes of a group, or judge what is left of it.
+    Ledger {
+        #[command(subcommand)]
+        command: ledger_command::Command,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,23 +52,20 @@ struct Replay {
     size: u64,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::QemuTrace(Replay { file, size }) => {
             let steps = trace::read(&file)?;
             let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-            let mut out = std::io::stdout().lock();
-            qemu::replay(&steps, size << 20, directory.path(), &mut out)
+            qemu::replay(&steps, size << 20, directory.path(), &mut std::io::stdout().lock())?;
         }
         Command::GenTrace { seed, ops, size, no_failover } => {
-            let options = trace::GenerateOptions {
-                seed,
-                operations: ops,
-                size: size << 20,
-                failover: !no_failover,
-            };
+            let size = size << 20;
+            let failover = !no_failover;
+            let options = trace::GenerateOptions { seed, operations: ops, size, failover };
             print!("{}", trace::generate(&options));
-            Ok(())
         }
+        Command::Ledger { command } => return ledger_command::execute(&command),
     }
+    Ok(ExitCode::SUCCESS)
 }

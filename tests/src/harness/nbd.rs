@@ -20,7 +20,7 @@ use understudy_core::units::u64_of;
 use super::nbd_address::{Export, Socket};
 
 /// No reply may take longer: a hung server is a failed test, not a hung one.
-const REPLY_LIMIT: Duration = Duration::from_secs(120);
+const REPLY_LIMIT: Duration = Duration::from_mins(2);
 
 /// The largest read asked for at once.
 const READ_MAX: u64 = 16 << 20;
@@ -271,7 +271,14 @@ impl Client {
     }
 
     /// One request, alone in flight.
-    fn call(&mut self, command: Command, flags: u16, at: u64, len: u64, data: &[u8]) -> Result<Vec<u8>> {
+    fn call(
+        &mut self,
+        command: Command,
+        flags: u16,
+        at: u64,
+        len: u64,
+        data: &[u8],
+    ) -> Result<Vec<u8>> {
         let cookie = self.submit(command, flags, at, len, data)?;
         let (answered, result) = self.complete()?;
         if answered != cookie {

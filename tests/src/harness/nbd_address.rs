@@ -49,14 +49,17 @@ impl FromStr for Export {
     fn from_str(uri: &str) -> Result<Self> {
         if let Some(rest) = uri.strip_prefix("nbd+unix://") {
             let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
-            let Some(socket) = query.split('&').find_map(|pair| pair.strip_prefix("socket=")) else {
+            let Some(socket) = query.split('&').find_map(|pair| pair.strip_prefix("socket="))
+            else {
                 bail!("{uri}: names no socket; write nbd+unix:///NAME?socket=PATH");
             };
             let name = decode(name.strip_prefix('/').unwrap_or(name))?;
             return Ok(Self { socket: Socket::Unix(decode(socket)?.into()), name });
         }
         let Some(rest) = uri.strip_prefix("nbd://") else {
-            bail!("{uri}: not an NBD URI; write nbd+unix:///NAME?socket=PATH or nbd://HOST:PORT/NAME");
+            bail!(
+                "{uri}: not an NBD URI; write nbd+unix:///NAME?socket=PATH or nbd://HOST:PORT/NAME"
+            );
         };
         let (host, name) = rest.split_once('/').unwrap_or((rest, ""));
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());

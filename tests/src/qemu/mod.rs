@@ -32,7 +32,7 @@ use crate::harness::tools;
 use crate::trace::fill_file;
 
 /// How long the background commit after a failover may take.
-const COMMIT_LIMIT: Duration = Duration::from_secs(120);
+const COMMIT_LIMIT: Duration = Duration::from_mins(2);
 
 /// Where a pair lies and what is on its disks.
 #[derive(Clone, Debug)]
@@ -113,8 +113,11 @@ impl Pair {
             ("block-export-add", export("export-parent", "parent", "parent")),
             ("blockdev-add", self.qcow2("hidden", "parent")),
             ("blockdev-add", self.qcow2("active", "hidden")),
-            ("blockdev-add", json!({ "driver": "replication", "node-name": "filter",
-                "discard": "unmap", "mode": "secondary", "top-id": "disk0", "file": "active" })),
+            (
+                "blockdev-add",
+                json!({ "driver": "replication", "node-name": "filter",
+                "discard": "unmap", "mode": "secondary", "top-id": "disk0", "file": "active" }),
+            ),
             ("blockdev-add", quorum("filter")),
             ("block-export-add", export("export-top", "disk0", "top")),
         ];
@@ -132,10 +135,16 @@ impl Pair {
             ("blockdev-add", quorum("local")),
             ("nbd-server-start", json!({ "addr": socket, "max-connections": 0 })),
             ("block-export-add", export("export-top", "disk0", "top")),
-            ("blockdev-add", json!({ "driver": "nbd", "node-name": "remote", "discard": "unmap",
-                "export": "parent", "server": remote })),
-            ("blockdev-add", json!({ "driver": "replication", "node-name": "forward",
-                "discard": "unmap", "mode": "primary", "file": "remote" })),
+            (
+                "blockdev-add",
+                json!({ "driver": "nbd", "node-name": "remote", "discard": "unmap",
+                "export": "parent", "server": remote }),
+            ),
+            (
+                "blockdev-add",
+                json!({ "driver": "replication", "node-name": "forward",
+                "discard": "unmap", "mode": "primary", "file": "remote" }),
+            ),
             ("x-blockdev-change", json!({ "parent": "disk0", "node": "forward" })),
         ];
         for (command, arguments) in nodes {

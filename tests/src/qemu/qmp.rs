@@ -12,7 +12,7 @@ use crate::harness::process::Child;
 use crate::harness::tools;
 
 /// A command that takes longer hangs.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long QEMU may take to open its socket.
 const START_LIMIT: Duration = Duration::from_secs(20);

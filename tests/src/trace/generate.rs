@@ -78,8 +78,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_trace() {
-        let options =
-            GenerateOptions { seed: 7, operations: 200, size: 1 << 20, failover: true };
+        let options = GenerateOptions { seed: 7, operations: 200, size: 1 << 20, failover: true };
         assert_eq!(generate(&options), generate(&options));
         let other = GenerateOptions { seed: 8, ..options };
         assert_ne!(generate(&options), generate(&other));

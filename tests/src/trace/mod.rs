@@ -160,10 +160,7 @@ pub fn read(path: &Path) -> Result<Vec<Step>> {
 }
 
 /// Applies an operation that is a request to a disk. The error is the words to print.
-pub fn apply(
-    operation: &Operation,
-    disk: Option<&mut Client>,
-) -> std::result::Result<(), String> {
+pub fn apply(operation: &Operation, disk: Option<&mut Client>) -> std::result::Result<(), String> {
     let Some(disk) = disk else { return Err("no such disk any more".to_owned()) };
     let done = match *operation {
         Operation::Write { offset, length, byte }
@@ -173,7 +170,9 @@ pub fn apply(
         Operation::Zeroes { offset, length } => disk.write_zeroes(offset, length, false),
         Operation::Discard { offset, length } => disk.trim(offset, length),
         Operation::Flush => disk.flush(),
-        Operation::Checkpoint | Operation::Failover => return Err("not a disk's request".to_owned()),
+        Operation::Checkpoint | Operation::Failover => {
+            return Err("not a disk's request".to_owned());
+        }
     };
     done.map_err(|failure| failure.to_string())
 }
@@ -236,10 +235,7 @@ mod tests {
         let steps = parse("# head\n  W  0x1000 4096   0x22 # first\n\nC\n").unwrap();
         assert_eq!(steps.len(), 2);
         assert_eq!(steps[0].words, "W 0x1000 4096 0x22");
-        assert_eq!(
-            steps[0].operation,
-            Operation::Write { offset: 4096, length: 4096, byte: 0x22 }
-        );
+        assert_eq!(steps[0].operation, Operation::Write { offset: 4096, length: 4096, byte: 0x22 });
         assert_eq!(steps[1].operation, Operation::Checkpoint);
     }
 

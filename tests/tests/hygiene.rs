@@ -1,0 +1,1 @@
+//! T0: what any tree of ours must look like.
