@@ -21,7 +21,9 @@
 //! generic over [`disk::Host`], so that the simulator (`sim`) runs the very same code.
 
 pub mod disk;
+pub mod engine;
 pub mod link;
+pub mod nbd;
 pub mod overlay;
 pub mod replication;
 pub mod runtime;

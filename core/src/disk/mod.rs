@@ -4,7 +4,7 @@
 //!   Host = Env + Dir                    what a shard, or the simulator, offers to a group
 //!    Dir: create / open / remove / list files by name
 //!     └─ Disk: len, read, write, write_zeroes, discard, flush at an offset
-//!         ├─ File      file or block device (production)
+//!         ├─ File      file or block device (production); its Dir is a Folder
 //!         ├─ Memory    tests
 //!         ├─ Fault<D>  fails on command
 //!         └─ nbd::Client, the views and volumes of the layers above
@@ -12,10 +12,22 @@
 
 mod error;
 mod fault;
+mod file;
+mod fill;
+mod flush;
+mod folder;
+mod geometry;
 mod memory;
+mod zeroes;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::{Error, ErrorKind, Result};
 pub use fault::{Fault, Faults};
+pub use file::File;
+pub use folder::Folder;
+pub use geometry::Caching;
 pub use memory::Memory;
 
 use std::future::Future;
@@ -47,10 +59,15 @@ pub trait Disk: Clone + 'static {
     fn write(&self, at: ByteOffset, data: Data) -> impl Future<Output = Result<()>> + 'static;
 
     /// Writes the pieces one behind the other, beginning at `at`.
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static;
+    fn writev(&self, at: ByteOffset, data: Vec<Data>)
+    -> impl Future<Output = Result<()>> + 'static;
 
     /// Makes `range` read as zeroes; with `punch` the space may be given back, without it stays.
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static;
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static;
 
     /// Makes every request that completed before this call durable.
     fn flush(&self) -> impl Future<Output = Result<()>> + 'static;
@@ -59,7 +76,10 @@ pub trait Disk: Clone + 'static {
     /// of `range`, in order and without a gap, each with whether it is allocated.
     ///
     /// A disk that can't tell says that all is.
-    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
         std::future::ready(Ok(vec![(range, true)]))
     }
 
@@ -91,7 +111,12 @@ pub trait Dir: Clone + 'static {
     type Disk: Disk;
 
     /// Makes a file of `len` bytes that reads as zeroes, durably; an error if the name exists.
-    fn create(&self, name: &str, len: u64, space: Space) -> impl Future<Output = Result<Self::Disk>> + 'static;
+    fn create(
+        &self,
+        name: &str,
+        len: u64,
+        space: Space,
+    ) -> impl Future<Output = Result<Self::Disk>> + 'static;
 
     /// Opens a file for reading and writing, locked; `None` if there is none of that name.
     /// What was written before counts as durable only after a flush of the opened file.

@@ -9,22 +9,47 @@
 //!
 //!   Buf ──freeze──► Data (cheap clones: one copy for disk, window and socket)
 //!   Signal          "something changed, look again" between tasks of one thread
+//!
+//!   Shard           a thread that provides all this: ShardEnv implements Env
+//!    ├─ Tasks, timers, Remote (inbox of other threads)
+//!    └─ Reactor: requests under way ── ring | threads
 //! ```
 //!
 //! Nothing here is `Send`: a group with all its volumes lives on exactly one thread, so its code
 //! needs neither locks nor atomics.
 
+mod arena;
 mod buf;
+mod listener;
+mod op;
 mod outbox;
+mod pool;
+mod reactor;
 mod reader;
+mod remote;
+mod ring;
+mod shard;
 mod signal;
+mod socket;
+mod spin;
 mod tasks;
+mod threads;
+mod timers;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use buf::{BUF_MAX, Buf, Data};
+pub use listener::Listener;
 pub use outbox::Outbox;
 pub use reader::Reader;
+pub use shard::{Io, IoChoice, Shard, ShardConfig, ShardEnv, ShardGone, ShardHandle, block_on};
 pub use signal::Signal;
+pub use socket::SocketStream;
 pub use tasks::{Task, Tasks, yield_now};
+
+pub(crate) use op::{Fd, Op};
+pub(crate) use reactor::Reactor;
 
 use std::future::Future;
 use std::io;
@@ -130,7 +155,8 @@ pub trait Env: Clone + 'static {
 /// Clones are the same stream. Dropping the last one closes it.
 pub trait Stream: Clone + 'static {
     /// Reads at least one byte into `buf[at..]` and says how many; 0 at the end of the stream.
-    fn recv(&self, buf: Buf, at: usize) -> impl Future<Output = (Buf, io::Result<usize>)> + 'static;
+    fn recv(&self, buf: Buf, at: usize)
+    -> impl Future<Output = (Buf, io::Result<usize>)> + 'static;
 
     /// Writes all of `data`, in order.
     fn send(&self, data: Vec<Data>) -> impl Future<Output = io::Result<()>> + 'static;
@@ -140,7 +166,11 @@ pub trait Stream: Clone + 'static {
 }
 
 /// The output of `future`, or `None` when `limit` passes first (the future is dropped then).
-pub async fn timeout<E: Env, T>(env: &E, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+pub async fn timeout<E: Env, T>(
+    env: &E,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     use futures::future::{Either, select};
     let sleep = std::pin::pin!(env.sleep(limit));
     let future = std::pin::pin!(future);

@@ -31,6 +31,8 @@ struct Inner {
     urgent: Cell<bool>,
     closed: Cell<bool>,
     signal: Signal,
+    /// Notified when a batch left the queue.
+    taken: Signal,
 }
 
 impl Outbox {
@@ -58,6 +60,16 @@ impl Outbox {
         self.0.bytes.get()
     }
 
+    /// How many pieces were pushed and not yet handed to the stream.
+    pub fn pieces(&self) -> usize {
+        self.0.queue.borrow().len()
+    }
+
+    /// Notified whenever pieces were handed to the stream: for who bounds what is queued.
+    pub fn taken(&self) -> &Signal {
+        &self.0.taken
+    }
+
     /// Lets [`run`](Self::run) end once the queue is empty.
     pub fn close(&self) {
         self.0.closed.set(true);
@@ -69,7 +81,10 @@ impl Outbox {
     pub async fn run<E: Env>(&self, env: &E, stream: &E::Stream, cork: Duration) -> io::Result<()> {
         let inner = &*self.0;
         loop {
-            inner.signal.wait_until(|| inner.closed.get() || !inner.queue.borrow().is_empty()).await;
+            inner
+                .signal
+                .wait_until(|| inner.closed.get() || !inner.queue.borrow().is_empty())
+                .await;
             if inner.queue.borrow().is_empty() {
                 return Ok(());
             }
@@ -78,6 +93,7 @@ impl Outbox {
                 super::timeout(env, cork, inner.signal.wait_until(go)).await;
             }
             let batch = self.take();
+            inner.taken.notify();
             stream.send(batch).await?;
         }
     }

@@ -1,0 +1,369 @@
+//! A typed client of the engine API, for the operator, the CSI plugin and tests.
+//!
+//! ```text
+//!   EngineClient ── one HTTP/2 connection over tcp or a Unix socket; reconnects by itself
+//!     every call: a deadline ─► Ok(typed answer) │ Refused { code, message } │ Unreachable │ ...
+//! ```
+//!
+//! Clones share the connection. Every call of the API is idempotent, so an answer that was lost is
+//! asked for again.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::api::{
+    Address, Capacity, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Refusal,
+    Replica, Start, VolumeId,
+};
+use super::proto;
+
+/// How long a connection may take to come up.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a call may take, unless [`EngineClient::with_deadline`] says otherwise. A checkpoint
+/// or a stop waits for the peer.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often an idle connection is probed, and how long an answer may take: a machine that
+/// vanished is noticed within the sum.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// The largest answer taken, in bytes: the status of some ten thousand groups.
+const ANSWER_MAX: usize = 16 << 20;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// There is no connection to the engine, or it broke; trying again may help.
+    #[error("the engine at {address} can't be reached: {reason}")]
+    Unreachable {
+        /// Where it should be.
+        address: Address,
+        /// What the system says.
+        reason: String,
+    },
+    /// The engine did not answer in time. Whether it has done what was asked is not known.
+    #[error("the engine at {address} did not answer within {after:?}")]
+    Deadline {
+        /// Where it is.
+        address: Address,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The engine refused, or failed at it; its text names the thing and the remedy.
+    #[error("{message}")]
+    Refused {
+        /// What kind of refusal.
+        refusal: Refusal,
+        /// The engine's words.
+        message: String,
+    },
+    /// The answer is not one: the two ends are of different versions.
+    #[error("the engine at {address} gave an answer that is none: {problem}")]
+    Garbled {
+        /// Where it is.
+        address: Address,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+}
+
+impl ClientError {
+    /// The refusal, if it is one.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            Self::Unreachable { .. } | Self::Deadline { .. } | Self::Garbled { .. } => None,
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody doing something.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Deadline { .. } => true,
+            Self::Refused { refusal, .. } => *refusal == Refusal::Unavailable,
+            Self::Garbled { .. } => false,
+        }
+    }
+}
+
+/// A connection to an engine.
+#[derive(Clone, Debug)]
+pub struct EngineClient {
+    inner: proto::engine_client::EngineClient<Channel>,
+    address: Address,
+    deadline: Duration,
+}
+
+impl EngineClient {
+    /// Connects, or says why it can't within some seconds.
+    pub async fn connect(address: &Address) -> Result<Self, ClientError> {
+        let unreachable =
+            |reason: String| ClientError::Unreachable { address: address.clone(), reason };
+        let endpoint = endpoint(address).map_err(|e| unreachable(reasons(&e)))?;
+        let connecting = async {
+            match address {
+                Address::Tcp(_) => endpoint.connect().await,
+                Address::Unix(path) => endpoint.connect_with_connector(over_unix(path)).await,
+            }
+        };
+        let channel = tokio::time::timeout(CONNECT, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no connection within {CONNECT:?}")))?
+            .map_err(|e| unreachable(reasons(&e)))?;
+        Ok(Self::over(channel, address))
+    }
+
+    /// Connects at the first call; must be called within a tokio runtime.
+    pub fn lazy(address: &Address) -> Result<Self, ClientError> {
+        let endpoint = endpoint(address).map_err(|e| ClientError::Unreachable {
+            address: address.clone(),
+            reason: reasons(&e),
+        })?;
+        let channel = match address {
+            Address::Tcp(_) => endpoint.connect_lazy(),
+            Address::Unix(path) => endpoint.connect_with_connector_lazy(over_unix(path)),
+        };
+        Ok(Self::over(channel, address))
+    }
+
+    fn over(channel: Channel, address: &Address) -> Self {
+        let inner =
+            proto::engine_client::EngineClient::new(channel).max_decoding_message_size(ANSWER_MAX);
+        Self { inner, address: address.clone(), deadline: DEADLINE }
+    }
+
+    /// The same connection with another deadline for each call.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
+    /// Where the engine is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Makes a replica of zeroes; fine if there is one of that size.
+    pub async fn create_replica(&self, replica: &Member) -> Result<Replica, ClientError> {
+        let request = proto::CreateReplicaRequest {
+            volume: replica.volume.to_string(),
+            size_bytes: replica.size.0,
+        };
+        let answer =
+            self.call(request, |mut c, r| async move { c.create_replica(r).await }).await?;
+        answer.try_into().map_err(|e| self.garbled(&e))
+    }
+
+    /// Deletes a replica and its content; fine if there is none.
+    pub async fn delete_replica(&self, volume: &VolumeId) -> Result<(), ClientError> {
+        let request = proto::DeleteReplicaRequest { volume: volume.to_string() };
+        self.call(request, |mut c, r| async move { c.delete_replica(r).await }).await.map(drop)
+    }
+
+    /// Begins or resumes a role in a group.
+    pub async fn start(&self, start: &Start) -> Result<(), ClientError> {
+        let request = proto::StartRequest::from(start);
+        self.call(request, |mut c, r| async move { c.start(r).await }).await.map(drop)
+    }
+
+    /// Changes the policy of a running group.
+    pub async fn set_policy(
+        &self,
+        group: &GroupId,
+        generation: Generation,
+        policy: &Policy,
+    ) -> Result<(), ClientError> {
+        let request = proto::SetPolicyRequest {
+            group: group.to_string(),
+            generation: generation.to_string(),
+            policy: Some(policy.into()),
+        };
+        self.call(request, |mut c, r| async move { c.set_policy(r).await }).await.map(drop)
+    }
+
+    /// Closes the open epoch; the checkpoint that is complete on both sides when this returns.
+    pub async fn checkpoint(
+        &self,
+        group: &GroupId,
+        generation: Generation,
+    ) -> Result<Epoch, ClientError> {
+        let request = proto::CheckpointRequest {
+            group: group.to_string(),
+            generation: generation.to_string(),
+        };
+        let answer = self.call(request, |mut c, r| async move { c.checkpoint(r).await }).await?;
+        Ok(Epoch(answer.epoch))
+    }
+
+    /// Ends replication after a last checkpoint; with `abandon_peer` at once, without the peer.
+    pub async fn stop(
+        &self,
+        group: &GroupId,
+        generation: Generation,
+        abandon_peer: bool,
+    ) -> Result<(), ClientError> {
+        let request = proto::StopRequest {
+            group: group.to_string(),
+            generation: generation.to_string(),
+            abandon_peer,
+        };
+        self.call(request, |mut c, r| async move { c.stop(r).await }).await.map(drop)
+    }
+
+    /// Promotes the secondary; the checkpoint it serves now.
+    pub async fn failover(&self, failover: &Failover) -> Result<Epoch, ClientError> {
+        let request = proto::FailoverRequest::from(failover);
+        let answer = self.call(request, |mut c, r| async move { c.failover(r).await }).await?;
+        Ok(Epoch(answer.epoch))
+    }
+
+    /// The first error of the group that no later checkpoint has cleared.
+    pub async fn get_error(
+        &self,
+        group: &GroupId,
+        generation: Generation,
+    ) -> Result<Option<String>, ClientError> {
+        let request =
+            proto::GetErrorRequest { group: group.to_string(), generation: generation.to_string() };
+        let answer = self.call(request, |mut c, r| async move { c.get_error(r).await }).await?;
+        Ok((!answer.error.is_empty()).then_some(answer.error))
+    }
+
+    /// The pool's space.
+    pub async fn capacity(&self) -> Result<Capacity, ClientError> {
+        let request = proto::CapacityRequest {};
+        let answer = self.call(request, |mut c, r| async move { c.capacity(r).await }).await?;
+        answer.try_into().map_err(|e| self.garbled(&e))
+    }
+
+    /// The engine now.
+    pub async fn status(&self) -> Result<EngineStatus, ClientError> {
+        let mut stream = self.open_status(0, true).await?;
+        let next = async { stream.next().await };
+        match tokio::time::timeout(self.deadline, next).await {
+            Ok(Some(status)) => status,
+            Ok(None) => Err(self.garbled(&"an empty stream")),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// The engine now, and again on each change, at most once in `interval`. Ends with an error
+    /// when the engine goes away; the caller asks anew.
+    pub async fn watch_status(
+        &self,
+        interval: Duration,
+    ) -> Result<
+        impl Stream<Item = Result<EngineStatus, ClientError>> + Send + Unpin + 'static,
+        ClientError,
+    > {
+        let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.open_status(interval, false).await
+    }
+
+    async fn open_status(
+        &self,
+        interval_ms: u64,
+        once: bool,
+    ) -> Result<
+        impl Stream<Item = Result<EngineStatus, ClientError>> + Send + Unpin + 'static,
+        ClientError,
+    > {
+        let mut client = self.inner.clone();
+        let request = proto::WatchStatusRequest { interval_ms, once };
+        let opening = client.watch_status(request);
+        let stream = tokio::time::timeout(self.deadline, opening)
+            .await
+            .map_err(|_| self.late())?
+            .map_err(|s| self.error(&s))?
+            .into_inner();
+        let this = self.clone();
+        Ok(stream.map(move |item| match item {
+            Ok(status) => status.try_into().map_err(|e| this.garbled(&e)),
+            Err(status) => Err(this.error(&status)),
+        }))
+    }
+
+    /// One call with its deadline, which the engine is told too.
+    async fn call<Q, A, F, Fut>(&self, message: Q, method: F) -> Result<A, ClientError>
+    where
+        F: FnOnce(proto::engine_client::EngineClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<A>, Status>>,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        match tokio::time::timeout(self.deadline, method(self.inner.clone(), request)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(self.error(&status)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn error(&self, status: &Status) -> ClientError {
+        let Some(refusal) = Refusal::from_code(status.code()) else { return self.late() };
+        // The transport's own failures carry their cause; the engine's answers don't.
+        if std::error::Error::source(status).is_some() {
+            let (address, reason) = (self.address.clone(), reasons(status));
+            return ClientError::Unreachable { address, reason };
+        }
+        ClientError::Refused { refusal, message: status.message().to_owned() }
+    }
+
+    fn late(&self) -> ClientError {
+        ClientError::Deadline { address: self.address.clone(), after: self.deadline }
+    }
+
+    fn garbled(&self, problem: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Garbled { address: self.address.clone(), problem: problem.to_string() }
+    }
+}
+
+fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
+    let uri = match address {
+        Address::Tcp(host_port) => format!("http://{host_port}"),
+        // Only a name for the `:authority` header; the connector goes to the socket.
+        Address::Unix(_) => "http://localhost".to_owned(),
+    };
+    Ok(Endpoint::from_shared(uri)?
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
+/// Connects to the socket whatever the URI says.
+fn over_unix(
+    path: &std::path::Path,
+) -> impl tower::Service<
+    tonic::transport::Uri,
+    Response = TokioIo<UnixStream>,
+    Error = std::io::Error,
+    Future: Send,
+> + Send
++ 'static {
+    let path = path.to_owned();
+    tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { Ok(TokioIo::new(UnixStream::connect(path).await?)) }
+    })
+}
+
+/// An error with all its causes: tonic's outermost says only "transport error".
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

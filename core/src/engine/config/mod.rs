@@ -1,0 +1,316 @@
+//! What an engine is told at its start: flags over file over defaults, checked once.
+//!
+//! ```text
+//!   flags ──┐
+//!   file  ──┼─► Config { pool, node, api, nbd, link, shards, io, log, limits }
+//!   defaults┘
+//! ```
+//!
+//! Unknown keys are refused by name: a mistyped limit must not be a limit that does not hold.
+
+mod file;
+mod flags;
+
+pub use flags::Flags;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::runtime::Address;
+use crate::units::ParseError;
+
+/// A checked configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The directory of the pool.
+    pub pool: PathBuf,
+    /// The node's name, in every log line.
+    pub node: String,
+    /// Where the engine API is served.
+    pub api: Address,
+    /// Where NBD is served; may be empty.
+    pub nbd: Vec<Address>,
+    /// Where links of primaries are taken; `None`: this engine holds no secondaries.
+    pub link: Option<Address>,
+    /// How many data-plane threads there are.
+    pub shards: usize,
+    /// How they reach disks and sockets.
+    pub io: Io,
+    /// How logs are written.
+    pub log: Log,
+    /// What others can't make this process exceed.
+    pub limits: Limits,
+}
+
+/// How shards reach disks and sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Io {
+    /// io_uring where the kernel allows it, else threads.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// Threads.
+    Pool,
+}
+
+impl FromStr for Io {
+    type Err = ParseError;
+
+    fn from_str(s: &str) -> Result<Self, ParseError> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "pool" => Ok(Self::Pool),
+            _ => Err(ParseError(format!("'{s}' is no I/O back end: use auto, uring or pool"))),
+        }
+    }
+}
+
+/// How logs are written, to standard error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A level (`info`), or directives (`info,understudy_core::link=debug`).
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ParseError;
+
+    fn from_str(s: &str) -> Result<Self, ParseError> {
+        match s {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(ParseError(format!("'{s}' is no log format: use text or json"))),
+        }
+    }
+}
+
+/// What others can't make this process exceed. Beyond a limit the newcomer is turned away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// NBD connections at once, over all listeners.
+    pub nbd_connections: usize,
+    /// NBD connections at once, of one listener.
+    pub nbd_connections_per_listener: usize,
+    /// Links at once, those in their handshake included.
+    pub link_connections: usize,
+    /// Connections of the engine API at once.
+    pub api_connections: usize,
+    /// Groups of the pool.
+    pub groups: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            nbd_connections: 1024,
+            nbd_connections_per_listener: 512,
+            link_connections: 1024,
+            api_connections: 256,
+            groups: 1024,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {path} can't be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {path} is refused: {reason}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The key, the place, and what would be right.
+        reason: String,
+    },
+    /// A value is not what it should be, or is missing.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key of the file, which is the flag's name too.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    fn value(key: &'static str, problem: impl std::fmt::Display) -> Self {
+        Self::Value { key, problem: problem.to_string() }
+    }
+}
+
+impl Config {
+    /// Reads the file that `flags` name, if any, and lays the flags over it.
+    pub fn load(flags: Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => file::read(path)?,
+            None => file::File::default(),
+        };
+        Self::merge(flags, file)
+    }
+
+    fn merge(flags: Flags, file: file::File) -> Result<Self, ConfigError> {
+        let missing = |key, example| {
+            ConfigError::value(key, format!("is missing: pass --{key} {example}, or set '{key}' in the file"))
+        };
+        let pool = flags.pool.or(file.pool).ok_or_else(|| missing("pool", "DIRECTORY"))?;
+        let api = flags.api.or(file.api).ok_or_else(|| missing("api", "unix:PATH"))?;
+        let link = flags.link.or(file.link).map(|a| address("link", &a)).transpose()?;
+        let nbd = if flags.nbd.is_empty() { file.nbd.unwrap_or_default() } else { flags.nbd };
+        let nbd = nbd.iter().map(|a| address("nbd", a)).collect::<Result<Vec<_>, _>>()?;
+        let log = Log {
+            format: enumeration("logFormat", flags.log_format.or(file.log_format))?,
+            level: flags.log_level.or(file.log_level).unwrap_or(Log::default().level),
+        };
+        let config = Self {
+            pool,
+            node: flags.node.or(file.node).unwrap_or_else(host_name),
+            api: address("api", &api)?,
+            nbd,
+            link,
+            shards: flags.shards.or(file.shards).unwrap_or_else(default_shards),
+            io: enumeration("io", flags.io.or(file.io))?,
+            log,
+            limits: file.limits.map(Into::into).unwrap_or_default(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=64).contains(&self.shards) {
+            return Err(ConfigError::value("shards", format!("{}: use 1 to 64", self.shards)));
+        }
+        let mut seen = vec![&self.api];
+        for (key, a) in self.nbd.iter().map(|a| ("nbd", a)).chain(self.link.iter().map(|a| ("link", a)))
+        {
+            // Port 0 takes any free port, each time another.
+            let any_port = matches!(a, Address::Tcp(t) if t.ends_with(":0"));
+            if !any_port && seen.contains(&a) {
+                return Err(ConfigError::value(key, format!("{a} is listened at twice: give each its own")));
+            }
+            seen.push(a);
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
+            let problem = format!("'{}' is no level: use error, warn, info, debug or trace", self.log.level);
+            return Err(ConfigError::value("logLevel", problem));
+        }
+        let l = &self.limits;
+        for (key, n) in [
+            ("limits.nbdConnections", l.nbd_connections),
+            ("limits.nbdConnectionsPerListener", l.nbd_connections_per_listener),
+            ("limits.linkConnections", l.link_connections),
+            ("limits.apiConnections", l.api_connections),
+            ("limits.groups", l.groups),
+        ] {
+            if !(1..=100_000).contains(&n) {
+                return Err(ConfigError::value(key, format!("{n}: use 1 to 100000")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn address(key: &'static str, text: &str) -> Result<Address, ConfigError> {
+    text.parse().map_err(|e| ConfigError::value(key, e))
+}
+
+fn enumeration<T: FromStr<Err = ParseError> + Default>(
+    key: &'static str,
+    text: Option<String>,
+) -> Result<T, ConfigError> {
+    text.map_or(Ok(T::default()), |t| t.parse().map_err(|e| ConfigError::value(key, e)))
+}
+
+/// A quarter of the processors, 1 to 4: a shard that has nothing to do costs nothing, but the
+/// node's processors belong to its VMs.
+fn default_shards() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 4).clamp(1, 4))
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn merged(flags: &[&str], yaml: &str) -> Result<Config, ConfigError> {
+        let flags = Flags::try_parse_from([&["understudyd"], flags].concat()).unwrap();
+        Config::merge(flags, file::parse("test.yaml".as_ref(), yaml)?)
+    }
+
+    const FILE: &str = "pool: /p\napi: unix:/api\nnbd: [\"unix:/nbd\"]\nlink: tcp:0.0.0.0:7001\n";
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let c = merged(&["--api", "tcp:127.0.0.1:7000", "--shards", "3"], FILE).unwrap();
+        assert_eq!(c.api, Address::Tcp("127.0.0.1:7000".into()));
+        assert_eq!(c.nbd, [Address::Unix("/nbd".into())]);
+        assert_eq!((c.shards, c.io, c.limits), (3, Io::Auto, Limits::default()));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_and_place() {
+        for yaml in ["pools: /p\n", "limits: {nbdConnection: 3}\n"] {
+            let text = merged(&[], &format!("{FILE}{yaml}")).unwrap_err().to_string();
+            assert!(text.contains("unknown field") && text.contains("line"), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_bad_value_is_refused_with_its_key() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&[], "api: unix:/a\n", "pool"),
+            (&[], "pool: /p\n", "api"),
+            (&["--api", "/run/sock"], FILE, "api"),
+            (&["--nbd", "unix:/api"], FILE, "nbd"),
+            (&["--shards", "0"], FILE, "shards"),
+            (&["--io", "aio"], FILE, "io"),
+            (&["--log-format", "xml"], FILE, "logFormat"),
+            (&["--log-level", "a=b=c"], FILE, "logLevel"),
+            (&[], "pool: /p\napi: unix:/a\nlimits: {groups: 0}\n", "limits.groups"),
+        ];
+        for (flags, yaml, key) in cases {
+            let text = merged(flags, yaml).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("{key}: ")), "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_help_is_a_configuration() {
+        let example = flags::EXAMPLE.split("FILE:\n").nth(1).unwrap();
+        let yaml: String = example.lines().map(|l| format!("{}\n", l.trim_start_matches("    "))).collect();
+        merged(&[], &yaml).unwrap();
+    }
+}

@@ -1,0 +1,132 @@
+//! `understudyd`, from its start to its end.
+//!
+//! ```text
+//!   open: pool, shards, groups ─► listen: API, NBD, links ─► signal
+//!     ─► stop accepting ─► end groups (drained) ─► end shards ─► exit 0
+//!                 within DRAIN; a second signal ends it at once
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::{Instrument, info, info_span, warn};
+
+use super::api::{Address, Refusal};
+use super::config::Config;
+use super::error::EngineError;
+use super::listeners::{self, Acceptor, Places, Stop};
+use super::registry::Engine;
+use super::service::Service;
+
+/// How long a clean end may take; what is stored is right without one, too.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs an engine on the calling thread until it is told to end.
+pub fn run(config: &Config) -> Result<(), EngineError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| EngineError::system("can't start the control thread", e))?;
+    let span = info_span!("engine", node = %config.node);
+    let result = runtime.block_on(serve(config).instrument(span));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(config: &Config) -> Result<(), EngineError> {
+    let mut signals = Signals::new()?;
+    raise_open_files(config);
+    let engine = Engine::open(config).await?;
+    info!(
+        pool = %config.pool.display(),
+        shards = engine.shards().count(),
+        io = engine.shards().io(),
+        "pool open"
+    );
+    let (stop, stopping) = Stop::new();
+    let mut tasks = JoinSet::new();
+    // All addresses before any service: an engine that can't listen must not be half there.
+    let api = bind(&config.api)?;
+    let nbd = config.nbd.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let link = config.link.as_ref().map(bind).transpose()?;
+    engine.serve_nbd_at(nbd.first().map(|a| a.address().clone()));
+    let places = Places::new(&config.limits);
+    for acceptor in nbd {
+        tasks.spawn(listeners::serve_nbd(engine.clone(), acceptor, places.clone(), stopping.clone()));
+    }
+    if let Some(acceptor) = link {
+        let limit = config.limits.link_connections;
+        tasks.spawn(listeners::serve_links(engine.clone(), acceptor, limit, stopping.clone()));
+    }
+    tasks.spawn(serve_api(engine.clone(), api, config.limits.api_connections, stopping));
+    info!("serving");
+
+    let name = signals.next().await;
+    info!("{name}: ending; a second signal ends at once");
+    let _ = stop.send(true);
+    tokio::select! {
+        () = end(&engine, tasks) => info!("ended"),
+        () = tokio::time::sleep(DRAIN) => warn!("not drained within {DRAIN:?}: ending anyway"),
+        name = signals.next() => {
+            warn!("{name}: ending at once");
+            std::process::exit(1);
+        }
+    }
+    Ok(())
+}
+
+async fn end(engine: &Arc<Engine>, mut tasks: JoinSet<()>) {
+    engine.shutdown().await;
+    while tasks.join_next().await.is_some() {}
+    let engine = engine.clone();
+    let _ = tokio::task::spawn_blocking(move || engine.shards().stop()).await;
+}
+
+async fn serve_api(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let service = Service::new(engine, stop.clone());
+    if let Err(e) = listeners::api::serve(service, reporter, health, acceptor, limit, stop).await {
+        warn!("the engine API ended: {e}");
+    }
+}
+
+fn bind(address: &Address) -> Result<Acceptor, EngineError> {
+    Acceptor::bind(address).map_err(|e| EngineError::new(Refusal::Unavailable, e.to_string()))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> Result<Self, EngineError> {
+        let listen = |kind| signal(kind).map_err(|e| EngineError::system("can't listen for signals", e));
+        Ok(Self(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.0.recv() => "SIGTERM",
+            _ = self.1.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Lets the process open as many files as its limits on connections may need.
+fn raise_open_files(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let l = &config.limits;
+    // A connection that changes shards has two descriptors for a moment; a group some per volume.
+    let needed = 2 * l.nbd_connections + l.link_connections + l.api_connections + 16 * l.groups + 256;
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(u64::MAX);
+    if now.current.is_some_and(|c| c < most) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    }
+    if most < crate::units::u64_of(needed) {
+        warn!("{most} open files are allowed, the limits may need {needed}: raise the former or lower the latter");
+    }
+}

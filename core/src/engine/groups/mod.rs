@@ -1,0 +1,172 @@
+//! The groups of one shard, and all that the engine knows of replication.
+//!
+//! ```text
+//!   registry ── run(shard, ..) ──► GROUPS of that thread: name → Local { group, exports, watcher }
+//!                                    ask      start, checkpoint, failover, ...
+//!                                    status   what a group says of itself, in the API's words
+//!                                    exports  what NBD clients may open; stale ones are cut
+//!                                    files    labels and superblocks, before there is a group
+//! ```
+//!
+//! A shard is one thread, so what belongs to a shard belongs to its thread: `GROUPS` is that.
+//! No borrow of it is held across an await.
+
+mod ask;
+mod exports;
+mod files;
+mod status;
+
+pub(super) use ask::{checkpoint, failover, get_error, set_policy, stage, start, stop};
+pub(super) use exports::{LocalCatalog, Offer, OfferCatalog, offers};
+pub(super) use files::{Summary, make_replica, read_group, read_replica};
+pub(super) use status::status;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::api::{GroupId, Refusal, Uuid, VolumeId};
+use super::error::EngineError;
+use crate::disk::{Caching, Folder};
+use crate::replication::{self, Group};
+use crate::runtime::{Env, ShardEnv, Task};
+
+/// How often, at most, a changing group wakes those who watch it.
+const NOTICE: Duration = Duration::from_millis(10);
+
+thread_local! {
+    static GROUPS: RefCell<BTreeMap<GroupId, Rc<Local>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A group on this shard.
+struct Local {
+    group: Group<ShardEnv>,
+    members: Vec<VolumeId>,
+    exports: exports::Exports,
+    /// Cuts stale exports and wakes those who watch the engine.
+    watcher: RefCell<Option<Task>>,
+}
+
+/// Where a group's files are.
+#[derive(Debug)]
+pub(super) struct Paths {
+    pub(super) group: PathBuf,
+    /// In group order.
+    pub(super) replicas: Vec<(VolumeId, PathBuf)>,
+}
+
+impl Paths {
+    async fn open(&self, env: &ShardEnv) -> Result<(Folder, Vec<(VolumeId, Folder)>), EngineError> {
+        let mut replicas = Vec::with_capacity(self.replicas.len());
+        for (volume, path) in &self.replicas {
+            replicas.push((volume.clone(), folder(env, path).await?));
+        }
+        Ok((folder(env, &self.group).await?, replicas))
+    }
+}
+
+async fn folder(env: &ShardEnv, path: &std::path::Path) -> Result<Folder, EngineError> {
+    Ok(Folder::open(env, path, false, Caching::default()).await?)
+}
+
+/// Makes the files of a group that nobody knows yet.
+pub(super) async fn make(
+    env: ShardEnv,
+    paths: Paths,
+    pool: Uuid,
+    group: GroupId,
+) -> Result<(), EngineError> {
+    let (dir, replicas) = paths.open(&env).await?;
+    let made = Group::create(env, dir, replicas, pool, group).await?;
+    // Its files get their place first, and are opened there.
+    made.shutdown().await;
+    Ok(())
+}
+
+/// Opens a group, which goes on where it was.
+pub(super) async fn open(
+    env: ShardEnv,
+    paths: Paths,
+    name: GroupId,
+    changes: watch::Sender<u64>,
+) -> Result<(), EngineError> {
+    let (dir, replicas) = paths.open(&env).await?;
+    let members = replicas.iter().map(|(v, _)| v.clone()).collect();
+    let group = Group::open(env.clone(), dir, replicas).await?;
+    let local = Rc::new(Local {
+        group,
+        members,
+        exports: exports::Exports::default(),
+        watcher: RefCell::default(),
+    });
+    let task = env.spawn("watch group", watch(env.clone(), Rc::downgrade(&local), changes));
+    *local.watcher.borrow_mut() = Some(task);
+    GROUPS.with(|g| g.borrow_mut().insert(name, local));
+    Ok(())
+}
+
+async fn watch(env: ShardEnv, local: std::rc::Weak<Local>, changes: watch::Sender<u64>) {
+    loop {
+        let Some(this) = local.upgrade() else { return };
+        let changed = this.group.changed().wait();
+        this.exports.cut_stale(&this);
+        changes.send_modify(|n| *n += 1);
+        drop(this);
+        changed.await;
+        // Many small changes are one piece of news; but a stale export is cut at once.
+        if let Some(this) = local.upgrade() {
+            this.exports.cut_stale(&this);
+        }
+        env.sleep(NOTICE).await;
+    }
+}
+
+/// Ends a group; its files stay.
+pub(super) async fn close(name: GroupId) -> Result<(), EngineError> {
+    let local = GROUPS.with(|g| g.borrow_mut().remove(&name));
+    if let Some(local) = local {
+        local.end().await;
+    }
+    Ok(())
+}
+
+/// Ends all groups of this shard.
+pub(super) async fn shutdown() -> Result<(), EngineError> {
+    let all = GROUPS.with(|g| std::mem::take(&mut *g.borrow_mut()));
+    futures::future::join_all(all.values().map(|local| local.end())).await;
+    Ok(())
+}
+
+impl Local {
+    async fn end(&self) {
+        if let Some(task) = self.watcher.take() {
+            task.cancel();
+        }
+        self.group.shutdown().await;
+        self.exports.cut_all();
+    }
+}
+
+/// The group of this name on this shard.
+fn find(name: &GroupId) -> Result<Rc<Local>, EngineError> {
+    GROUPS.with(|g| g.borrow().get(name).cloned()).ok_or_else(|| {
+        let text = format!("group {name} is being removed or the engine is about to stop: try again");
+        EngineError::new(Refusal::Unavailable, text)
+    })
+}
+
+/// All groups of this shard, by name.
+fn all() -> Vec<(GroupId, Rc<Local>)> {
+    GROUPS.with(|g| g.borrow().iter().map(|(n, l)| (n.clone(), l.clone())).collect())
+}
+
+/// Serves a link that a primary opened, to its end.
+pub(super) async fn serve_link(env: ShardEnv, stream: std::os::fd::OwnedFd) -> Result<(), EngineError> {
+    let stream = env.adopt(stream).map_err(|e| EngineError::system("can't serve a link", e))?;
+    replication::serve_link(&env, stream, |name| find(name).ok().map(|l| l.group.clone())).await;
+    Ok(())
+}

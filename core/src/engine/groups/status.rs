@@ -1,0 +1,108 @@
+//! What a group says of itself, in the API's words.
+
+use super::{Local, all};
+use crate::engine::api::{
+    Address, ByteLen, ExportKind, ExportStatus, GroupId, GroupStatus, LinkState, Role, Stage, Wall,
+};
+use crate::{overlay, replication};
+
+/// All groups of this shard. `nbd`: where their exports are served.
+pub(in crate::engine) fn status(nbd: Option<&Address>) -> Vec<GroupStatus> {
+    all().into_iter().map(|(name, local)| of(name, &local, nbd)).collect()
+}
+
+fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
+    let s = local.group.status();
+    let wall = |w: Wall| (w != Wall::default()).then_some(w);
+    let export = |o: &super::exports::Found| ExportStatus {
+        name: o.name.clone(),
+        volume: o.volume.clone(),
+        kind: o.kind,
+        uri: nbd.map(|a| uri(a, &o.name)).unwrap_or_default(),
+    };
+    GroupStatus {
+        group,
+        generation: s.generation,
+        role: s.role.and_then(|(role, _)| match role {
+            overlay::Role::None => None,
+            overlay::Role::Primary => Some(Role::Primary),
+            overlay::Role::Secondary => Some(Role::Secondary),
+        }),
+        stage: stage_of(&s),
+        link: match s.link {
+            replication::LinkState::Solo => LinkState::Solo,
+            replication::LinkState::Syncing => LinkState::Syncing,
+            replication::LinkState::Running => LinkState::Running,
+            replication::LinkState::Degraded => LinkState::Degraded,
+        },
+        epoch: s.epoch,
+        record: s.checkpoint.epoch,
+        checkpoint_cut: wall(s.checkpoint.cut),
+        checkpoint_done: wall(s.checkpoint.done),
+        checkpoint_bytes: ByteLen(s.checkpoint.bytes),
+        bytes_at_risk: ByteLen(s.at_risk),
+        missing: ByteLen(s.missing),
+        window: ByteLen(s.window),
+        undo: ByteLen(s.undo),
+        active: ByteLen(s.active),
+        commit_done: ByteLen(s.commit.0),
+        commit_total: ByteLen(s.commit.1),
+        frames_sent: s.frames.0,
+        frames_acknowledged: s.frames.1,
+        frames_applied: s.frames.2,
+        error: s.error.clone(),
+        exports: local.found().iter().map(export).collect(),
+    }
+}
+
+pub(super) fn stage_of(s: &replication::GroupStatus) -> Stage {
+    match s.role.map_or(overlay::Stage::None, |(_, stage)| stage) {
+        overlay::Stage::None => Stage::None,
+        overlay::Stage::Running => Stage::Running,
+        overlay::Stage::Failover => Stage::Failover,
+        overlay::Stage::FailoverFailed => Stage::FailoverFailed,
+        overlay::Stage::Done => Stage::Done,
+    }
+}
+
+pub(super) fn kind_of(kind: ExportKind) -> replication::ExportKind {
+    match kind {
+        ExportKind::Primary => replication::ExportKind::Primary,
+        ExportKind::View => replication::ExportKind::View,
+        ExportKind::Secondary => replication::ExportKind::Secondary,
+        ExportKind::Inbound => replication::ExportKind::Inbound,
+    }
+}
+
+/// The export as `qemu-img` and others take it. An export's name has only characters that a URI may.
+fn uri(at: &Address, name: &str) -> String {
+    match at {
+        Address::Tcp(host_port) => format!("nbd://{host_port}/{name}"),
+        Address::Unix(path) => {
+            let mut socket = String::new();
+            for byte in path.as_os_str().as_encoded_bytes() {
+                match byte {
+                    b'/' | b'.' | b'-' | b'_' | b'~' => socket.push(char::from(*byte)),
+                    b if b.is_ascii_alphanumeric() => socket.push(char::from(*b)),
+                    b => socket.push_str(&format!("%{b:02X}")),
+                }
+            }
+            format!("nbd+unix:///{name}?socket={socket}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_names_export_and_address_and_escapes_the_path() {
+        let name = "db-0/primary@1-00c0ffee00c0ffee";
+        assert_eq!(
+            uri(&Address::Unix("/run/a b&c.sock".into()), name),
+            format!("nbd+unix:///{name}?socket=/run/a%20b%26c.sock")
+        );
+        assert_eq!(uri(&Address::Tcp("[::1]:10809".into()), name), format!("nbd://[::1]:10809/{name}"));
+    }
+}

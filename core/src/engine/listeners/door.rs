@@ -1,0 +1,88 @@
+//! Accepting: who gets a place, and what happens to those who don't.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{info, warn};
+
+use super::socket::{Acceptor, Socket};
+
+/// How long to wait when the process can't take another connection (too many open files).
+const TIRED: Duration = Duration::from_millis(100);
+
+/// How often refusals are logged.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// Tells all listeners to stop.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// A stop, and what triggers it: sending `true`, or dropping it.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (tx, rx) = watch::channel(false);
+        (tx, Self(rx))
+    }
+
+    /// Ends when it is time to stop.
+    pub async fn wait(&mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// A place among the connections; given back when dropped.
+pub(super) type Place = Vec<OwnedSemaphorePermit>;
+
+/// Accepts until stopped. A connection that takes a place of each of `places` goes to `serve`.
+pub(super) async fn keep(
+    what: &'static str,
+    acceptor: Acceptor,
+    places: &[Arc<Semaphore>],
+    mut stop: Stop,
+    mut serve: impl FnMut(Socket, String, Place),
+) {
+    info!(address = %acceptor.address(), "listening for {what}");
+    let mut refused = Refused::new(what);
+    loop {
+        let accepted = tokio::select! {
+            accepted = acceptor.accept() => accepted,
+            () = stop.wait() => return,
+        };
+        let (socket, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                refused.count(&format!("can't accept: {e}"));
+                tokio::time::sleep(TIRED).await;
+                continue;
+            }
+        };
+        let taken = places.iter().map(|p| p.clone().try_acquire_owned());
+        match taken.collect::<Result<Place, _>>() {
+            Ok(place) => serve(socket, from, place),
+            // Closing is the one refusal that every client understands before a handshake.
+            Err(_) => refused.count(&format!("too many connections, the last from {from}")),
+        }
+    }
+}
+
+/// Counts what was refused, and says so once in a while.
+struct Refused {
+    what: &'static str,
+    count: u64,
+    reported: Option<Instant>,
+}
+
+impl Refused {
+    fn new(what: &'static str) -> Self {
+        Self { what, count: 0, reported: None }
+    }
+
+    fn count(&mut self, why: &str) {
+        self.count += 1;
+        if self.reported.is_none_or(|at| at.elapsed() >= REPORT) {
+            warn!(count = self.count, "connections for {} refused: {why}", self.what);
+            (self.count, self.reported) = (0, Some(Instant::now()));
+        }
+    }
+}

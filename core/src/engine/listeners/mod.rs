@@ -1,0 +1,20 @@
+//! Who may come in: sockets, how many at once, and where a connection goes.
+//!
+//! ```text
+//!   accept ─┬─ a place is free ─► serve ─► shard (NBD, link) or tokio (API)
+//!           └─ all are taken ───► closed at once, counted, logged once a second
+//! ```
+//!
+//! Accepting and waiting for a hello is tokio's; from then on a connection is its shard's.
+
+pub mod api;
+mod door;
+mod link;
+mod nbd;
+mod peek;
+mod socket;
+
+pub use door::Stop;
+pub use link::serve as serve_links;
+pub use nbd::{Places, serve as serve_nbd};
+pub use socket::{Acceptor, Socket};

@@ -1,0 +1,28 @@
+//! The daemon of a node, `understudyd`, and the typed client of its API.
+//!
+//! ```text
+//!   operator, csi, tests ── client ──► api ◄── convert ── proto      typed on both ends
+//!                                                  │
+//!   daemon ── config, telemetry ──►  service ── registry ── pool     tokio: control
+//!      └── listeners: API, NBD, links        │        └─ shards
+//!                         │                  │            │
+//!   ──────────────────────┼──────────────────┼────────────┼───────────────────────────
+//!                         └──────────────────┴──► groups ─┘          shards: data
+//! ```
+//!
+//! The only layer that knows tonic and tokio. `groups` is the only part of it that knows replication.
+
+pub mod api;
+pub mod client;
+pub mod config;
+mod convert;
+pub mod daemon;
+pub mod error;
+mod groups;
+pub mod listeners;
+pub mod pool;
+pub mod proto;
+pub mod registry;
+pub mod service;
+pub mod shards;
+pub mod telemetry;

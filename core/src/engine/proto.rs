@@ -1,0 +1,10 @@
+//! What `build.rs` generates from `proto/engine.proto`; the file to read is that one.
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code keeps its generator's style"
+)]
+
+tonic::include_proto!("understudy.engine.v1");

@@ -1,0 +1,116 @@
+//! Replicas come and go.
+//!
+//! ```text
+//!   create:  .new-VOLUME ── disk, label ── rename ──► VOLUME          there as a whole, or not
+//!   delete:  (its group, if stopped, first)  VOLUME ── rename ──► .gone-VOLUME
+//! ```
+
+use super::{Engine, ReplicaRecord, blocking, on_shard};
+use crate::engine::api::{GroupId, Member, Refusal, Replica, Stage, VolumeId};
+use crate::engine::error::EngineError;
+use crate::engine::pool::Kind;
+
+impl Engine {
+    /// Makes a replica of zeroes; fine if there is one of that size.
+    pub async fn create_replica(&self, wanted: Member) -> Result<Replica, EngineError> {
+        let _structure = self.structure.lock().await;
+        let Member { volume, size } = wanted;
+        match self.state().replicas.get(&volume) {
+            Some(Ok(r)) if r.replica.size == size => return Ok(r.replica),
+            Some(Ok(r)) => {
+                let text = format!(
+                    "volume {volume} has a replica of {} bytes here, not of {size}: delete that one first, or ask for its size",
+                    r.replica.size
+                );
+                return Err(EngineError::new(Refusal::Exists, text));
+            }
+            Some(Err(e)) => return Err(e.clone()),
+            None => {}
+        }
+        let (pool, name) = (self.pool.clone(), volume.clone());
+        let draft = blocking(move || pool.draft(Kind::Volume, &name)).await?;
+        let (shard, name) = (self.shards.round_robin(0), volume.clone());
+        let made =
+            self.shards.run(shard, move |env| on_shard::make_replica(env, draft, name, size)).await;
+        let (pool, name) = (self.pool.clone(), volume.clone());
+        let replica = blocking(move || match made {
+            Ok(replica) => pool.publish(Kind::Volume, &name).map(|_| replica),
+            Err(e) => {
+                pool.abandon(Kind::Volume, &name);
+                Err(e.context(format!("the replica of volume {name} can't be made")))
+            }
+        })
+        .await?;
+        self.state().replicas.insert(volume.clone(), Ok(ReplicaRecord { replica, group: None }));
+        self.changes.send_modify(|n| *n += 1);
+        tracing::info!(%volume, uuid = %replica.uuid, bytes = size.0, "replica made");
+        Ok(replica)
+    }
+
+    /// Deletes a replica and its content, and its group with it, which must be stopped; fine if
+    /// there is none.
+    pub async fn delete_replica(&self, volume: VolumeId) -> Result<(), EngineError> {
+        let _structure = self.structure.lock().await;
+        let group = match self.state().replicas.get(&volume) {
+            None => return Ok(()),
+            Some(Ok(r)) => r.group.clone(),
+            Some(Err(_)) => None,
+        };
+        self.check_groups_are_known(&volume)?;
+        if let Some(group) = group {
+            self.delete_stopped_group(&group, &volume).await?;
+        }
+        let (pool, name) = (self.pool.clone(), volume.clone());
+        blocking(move || pool.remove(Kind::Volume, &name)).await?;
+        self.state().replicas.remove(&volume);
+        self.changes.send_modify(|n| *n += 1);
+        tracing::info!(%volume, "replica deleted");
+        Ok(())
+    }
+
+    /// A group that can't be read may be anybody's: then no replica is known to be free.
+    fn check_groups_are_known(&self, volume: &VolumeId) -> Result<(), EngineError> {
+        let state = self.state();
+        let Some((group, Err(e))) = state.groups.iter().find(|(_, g)| g.is_err()) else {
+            return Ok(());
+        };
+        let text = format!(
+            "whether volume {volume} is in use is not known, for group {group} can't be read ({e}): mend it, or move {} away, and restart the engine",
+            self.pool.path(Kind::Group, group).display()
+        );
+        Err(EngineError::new(Refusal::WrongState, text))
+    }
+
+    async fn delete_stopped_group(&self, group: &GroupId, volume: &VolumeId) -> Result<(), EngineError> {
+        let in_use = |why: &str| {
+            let text = format!("volume {volume} belongs to group {group}, which {why}: stop the group first");
+            EngineError::new(Refusal::WrongState, text)
+        };
+        let Some(Ok(record)) = self.state().groups.get(group).cloned() else { return Ok(()) };
+        let Ok(_busy) = record.busy.try_lock() else { return Err(in_use("is starting")) };
+        let name = group.clone();
+        let stage = self.shards.run(record.shard, |_| async move { on_shard::stage(&name) }).await?;
+        if stage != Stage::None {
+            return Err(in_use(&format!("is in use (stage {stage:?})")));
+        }
+        self.remove_group(group, &record).await
+    }
+
+    /// Ends a group that nobody uses, and removes all that it remembers.
+    pub(super) async fn remove_group(
+        &self,
+        group: &GroupId,
+        record: &super::GroupRecord,
+    ) -> Result<(), EngineError> {
+        let name = group.clone();
+        self.shards.run(record.shard, |_| on_shard::close(name)).await?;
+        let (pool, name) = (self.pool.clone(), group.clone());
+        blocking(move || pool.remove(Kind::Group, &name)).await?;
+        let mut state = self.state();
+        state.groups.remove(group);
+        for r in state.replicas.values_mut().flatten() {
+            r.group.take_if(|g| g == group);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! The data-plane threads of an engine.
+//!
+//! ```text
+//!   tokio side ── run(shard, |env| async ..) ──► Shard 0   groups a, d
+//!                                           ├──► Shard 1   groups b
+//!                                           └──► Shard 2   group c
+//! ```
+//!
+//! A group is placed once, where the fewest volumes are, and stays until the engine restarts.
+
+use std::io;
+
+use super::api::Refusal;
+use super::config::Io;
+use super::error::EngineError;
+use crate::runtime::{IoChoice, Shard, ShardConfig, ShardEnv, ShardHandle};
+
+/// One of an engine's shards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardId(usize);
+
+/// All shards of an engine.
+#[derive(Debug)]
+pub struct Shards(Vec<ShardHandle>);
+
+impl Shards {
+    /// Starts `count` of them.
+    pub fn start(count: usize, io: Io) -> io::Result<Self> {
+        let mut config = ShardConfig::default();
+        match io {
+            // Leaves the choice to the environment, and else to a probe.
+            Io::Auto => {}
+            Io::Uring => config.io = IoChoice::Ring,
+            Io::Pool => config.io = IoChoice::Threads,
+        }
+        let start = |i| Shard::start(&format!("shard-{i}"), config.clone());
+        (0..count).map(start).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.0.len()).map(ShardId)
+    }
+
+    /// The n-th, counted round and round.
+    pub fn round_robin(&self, n: usize) -> ShardId {
+        ShardId(n % self.0.len().max(1))
+    }
+
+    /// The one with the least load, given the load of some.
+    pub fn least_loaded(&self, loads: impl Iterator<Item = (ShardId, usize)>) -> ShardId {
+        let mut sums = vec![0; self.0.len()];
+        for (shard, load) in loads {
+            if let Some(sum) = sums.get_mut(shard.0) {
+                *sum += load;
+            }
+        }
+        ShardId(sums.iter().enumerate().min_by_key(|(_, sum)| **sum).map_or(0, |(i, _)| i))
+    }
+
+    /// What carries their requests, for the log.
+    pub fn io(&self) -> String {
+        self.0.first().map_or_else(String::new, |s| format!("{:?}", s.io()))
+    }
+
+    /// Runs what `make` returns on a shard. It runs on if this future is dropped.
+    pub async fn run<T, F, Fut>(&self, shard: ShardId, make: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: FnOnce(ShardEnv) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, EngineError>> + 'static,
+    {
+        let gone = || EngineError::new(Refusal::Internal, "a data-plane thread has ended: restart the engine");
+        let handle = self.0.get(shard.0).ok_or_else(gone)?;
+        handle.run(make).await.map_err(|_| gone())?
+    }
+
+    /// Ends all of them and waits. Blocks.
+    pub fn stop(&self) {
+        for shard in &self.0 {
+            shard.stop();
+        }
+        for shard in &self.0 {
+            shard.join();
+        }
+    }
+}

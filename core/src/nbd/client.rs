@@ -1,0 +1,320 @@
+//! A disk whose bytes are those of an NBD server.
+//!
+//! ```text
+//!   read, write, … ─► Table (cookie → what is awaited) ─► Outbox ─► stream
+//!        ▲                    ▲
+//!        └── woken by ── receiver ◄── replies, in any order ◄── stream
+//! ```
+//!
+//! Requests are submitted at the call, so any number may be in flight. The server is not trusted:
+//! a reply that breaks the protocol ends the connection, and every request with it, with
+//! [`ErrorKind::Corrupt`]; so does a silent one, with [`ErrorKind::Disconnected`]. There is no
+//! reconnection here: who needs it makes a new client.
+
+mod disk;
+mod receive;
+mod table;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::ExportInfo;
+use super::handshake::{self, Listing, Negotiated, Step};
+use super::wire::{
+    EXPORT_LEN, GREETING_LEN, Greeting, OPTION_REPLY_LEN, OptionReply, Request, STRING_MAX, command,
+};
+use crate::disk::{Error, ErrorKind, Result};
+use crate::runtime::{Data, Env, Outbox, Reader, Signal, Stream, Task, timeout};
+use crate::units::u64_of;
+use table::Table;
+
+/// How patient a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// For the whole handshake.
+    pub handshake: Duration,
+    /// For each request. When it passes the connection ends: what became of the request is
+    /// unknown, and a server that owes one answer may owe them all.
+    pub request: Option<Duration>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(10), request: None }
+    }
+}
+
+/// How long a goodbye may take to be sent.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A disk behind an NBD connection. Clones are the same connection; dropping the last one, and
+/// the last request in flight, says goodbye.
+#[derive(Debug)]
+pub struct Client<E: Env>(Rc<Handle<E>>);
+
+impl<E: Env> Clone for Client<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What clients and requests in flight hold; its end is the connection's.
+struct Handle<E: Env> {
+    shared: Rc<Shared<E>>,
+    sender: Task,
+    watchdog: Option<Task>,
+}
+
+/// What the tasks of a connection share.
+struct Shared<E: Env> {
+    env: E,
+    stream: E::Stream,
+    outbox: Outbox,
+    table: Table,
+    server: Negotiated,
+    /// Why the connection ended.
+    dead: RefCell<Option<Error>>,
+    ended: Signal,
+    /// A flush failed.
+    poisoned: Cell<bool>,
+}
+
+impl<E: Env> std::fmt::Debug for Handle<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}, dead: {:?}", self.shared.server, self.shared.dead.borrow())
+    }
+}
+
+impl<E: Env> Shared<E> {
+    /// Ends the connection: every request that waits fails with `error`, and every later one.
+    fn fail(&self, error: Error) {
+        let first = self.dead.borrow().is_none();
+        if first {
+            *self.dead.borrow_mut() = Some(error.clone());
+            self.table.fail(&error);
+            self.outbox.close();
+            self.stream.shutdown();
+            self.ended.notify();
+        }
+    }
+}
+
+impl<E: Env> Client<E> {
+    /// Negotiates for `export` on a fresh stream.
+    pub async fn connect(
+        env: &E,
+        stream: E::Stream,
+        export: &str,
+        options: &Options,
+    ) -> Result<Self> {
+        if export.len() > STRING_MAX {
+            let what = format!("an export name of {} bytes, limit {STRING_MAX}", export.len());
+            return Err(Error::own(ErrorKind::Invalid, what));
+        }
+        let mut reader = Reader::new(stream.clone());
+        let agreed = negotiate(&mut reader, &stream, export);
+        let server = within(env, &stream, options, agreed).await?;
+        let shared = Rc::new(Shared {
+            env: env.clone(),
+            stream,
+            outbox: Outbox::new(),
+            table: Table::default(),
+            server,
+            dead: RefCell::new(None),
+            ended: Signal::new(),
+            poisoned: Cell::new(false),
+        });
+        let s = shared.clone();
+        let sender = env.spawn("nbd client send", async move {
+            let sent = s.outbox.run(&s.env, &s.stream, Duration::ZERO).await;
+            let error = match sent {
+                Ok(()) => Error::own(ErrorKind::Disconnected, "the NBD client was closed"),
+                Err(e) => Error::new(ErrorKind::Disconnected, "sending to the NBD server", Some(e)),
+            };
+            s.fail(error);
+        });
+        let s = shared.clone();
+        env.spawn("nbd client receive", async move {
+            let error = receive::run(&s, &mut reader).await;
+            s.fail(error);
+        });
+        let watchdog = options.request.map(|limit| {
+            let s = shared.clone();
+            env.spawn("nbd client watchdog", async move { watch(&s, limit).await })
+        });
+        Ok(Self(Rc::new(Handle { shared, sender, watchdog })))
+    }
+
+    /// The exports of the server at the far end of a fresh stream.
+    pub async fn list(env: &E, stream: E::Stream, options: &Options) -> Result<Vec<ExportInfo>> {
+        let mut reader = Reader::new(stream.clone());
+        let list = within(env, &stream, options, list(&mut reader, &stream)).await?;
+        stream.shutdown();
+        Ok(list)
+    }
+
+    /// What the server agreed to.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.0.shared.server
+    }
+
+    /// Whether requests can still succeed.
+    pub fn is_connected(&self) -> bool {
+        self.0.shared.dead.borrow().is_none()
+    }
+
+    /// Ends when the connection has ended, and says why.
+    pub async fn ended(&self) -> Error {
+        let shared = &self.0.shared;
+        loop {
+            if let Some(error) = shared.dead.borrow().clone() {
+                return error;
+            }
+            shared.ended.wait().await;
+        }
+    }
+
+    /// Says goodbye and closes; requests in flight fail.
+    pub async fn close(&self) {
+        self.0.goodbye();
+        timeout(&self.0.shared.env, GOODBYE, self.0.sender.join()).await;
+        self.0.shared.fail(Error::own(ErrorKind::Disconnected, "the NBD client was closed"));
+    }
+}
+
+impl<E: Env> Handle<E> {
+    fn goodbye(&self) {
+        let shared = &self.shared;
+        if shared.dead.borrow().is_none() {
+            let (flags, command) = (0, command::DISCONNECT);
+            let request = Request { flags, command, cookie: 0, offset: 0, length: 0 };
+            shared.outbox.push(Data::copy_of(&request.encode()), true);
+            shared.outbox.close();
+        }
+    }
+}
+
+impl<E: Env> Drop for Handle<E> {
+    fn drop(&mut self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.cancel();
+        }
+        if self.shared.dead.borrow().is_some() {
+            return;
+        }
+        self.goodbye();
+        let (shared, sender) = (self.shared.clone(), self.sender.clone());
+        self.shared.env.spawn("nbd client goodbye", async move {
+            timeout(&shared.env, GOODBYE, sender.join()).await;
+            shared.stream.shutdown();
+        });
+    }
+}
+
+/// Ends the connection when its oldest request is older than `limit`.
+async fn watch<E: Env>(shared: &Shared<E>, limit: Duration) {
+    loop {
+        let Some(oldest) = shared.table.oldest() else {
+            shared.table.begun().wait().await;
+            continue;
+        };
+        let due = oldest.after(limit);
+        if shared.env.now() >= due {
+            let what = format!("the NBD server did not answer within {limit:?}");
+            return shared.fail(Error::own(ErrorKind::Disconnected, what));
+        }
+        shared.env.sleep_until(due).await;
+    }
+}
+
+/// Does a handshake within its time; whatever goes wrong, the stream is closed.
+async fn within<E: Env, T>(
+    env: &E,
+    stream: &E::Stream,
+    options: &Options,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let limit = options.handshake;
+    let done = timeout(env, limit, work).await.unwrap_or_else(|| {
+        let what = format!("the NBD server did not finish the handshake within {limit:?}");
+        Err(Error::own(ErrorKind::Disconnected, what))
+    });
+    if done.is_err() {
+        stream.shutdown();
+    }
+    done
+}
+
+async fn negotiate<S: Stream>(
+    reader: &mut Reader<S>,
+    stream: &S,
+    export: &str,
+) -> Result<Negotiated> {
+    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
+    let (mut client, mut step) = handshake::Client::begin(export, greeting);
+    loop {
+        match step {
+            Step::Ready(agreed) => return Ok(agreed),
+            Step::Export(bytes, zeroes) => {
+                send(stream, &bytes).await?;
+                let export = exact::<_, EXPORT_LEN>(reader).await?;
+                drop(reader.payload(zeroes).await.map_err(lost)?);
+                step = client.export(&export)?;
+                continue;
+            }
+            Step::Send(bytes) => send(stream, &bytes).await?,
+            Step::Read => {}
+        }
+        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
+        let header = OptionReply::decode(&header).map_err(corrupt)?;
+        let len = client.header(header)?;
+        let data = reader.payload(len).await.map_err(lost)?;
+        step = client.reply(header.kind, &data)?;
+    }
+}
+
+async fn list<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Vec<ExportInfo>> {
+    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
+    let (mut listing, ask) = Listing::begin(greeting)?;
+    send(stream, &ask).await?;
+    loop {
+        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
+        let header = OptionReply::decode(&header).map_err(corrupt)?;
+        let len = listing.header(header)?;
+        let data = reader.payload(len).await.map_err(lost)?;
+        if let Some(exports) = listing.reply(header.kind, &data)? {
+            // Whether it hears the goodbye does not matter.
+            let _ = send(stream, &Listing::goodbye()).await;
+            return Ok(exports);
+        }
+    }
+}
+
+async fn exact<S: Stream, const N: usize>(reader: &mut Reader<S>) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.exact(&mut bytes).await.map_err(lost)?;
+    Ok(bytes)
+}
+
+async fn send<S: Stream>(stream: &S, bytes: &[u8]) -> Result<()> {
+    stream.send(vec![Data::copy_of(bytes)]).await.map_err(lost)
+}
+
+fn lost(e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, "the NBD server closed the connection", Some(e))
+}
+
+fn corrupt(why: impl std::fmt::Display) -> Error {
+    Error::own(ErrorKind::Corrupt, format!("the NBD server breaks the protocol: {why}"))
+}
+
+/// The longest request we send, in bytes.
+fn longest(server: &Negotiated) -> u64 {
+    u64_of(crate::runtime::BUF_MAX)
+        .max(u64::from(server.blocks.minimum))
+        .min(server.blocks.maximum.into())
+}
+
+#[cfg(test)]
+mod tests;
