@@ -60,14 +60,12 @@ impl Error {
     /// An error of the system; its number decides the kind.
     pub fn system(what: impl Into<String>, source: io::Error) -> Self {
         let kind = match source.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ErrorKind::NoSpace
+            }
             io::ErrorKind::InvalidInput => ErrorKind::Invalid,
             io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => ErrorKind::Locked,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                ErrorKind::NotPermitted
-            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::NotPermitted,
             io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
@@ -96,9 +94,7 @@ impl Error {
         Self::new(
             self.0.kind,
             format!("{what}: {}", self.0.what),
-            self.0.source.as_ref().map(|s| {
-                s.raw_os_error().map_or_else(|| s.kind().into(), io::Error::from_raw_os_error)
-            }),
+            self.0.source.as_ref().map(|s| s.raw_os_error().map_or_else(|| s.kind().into(), io::Error::from_raw_os_error)),
         )
     }
 }

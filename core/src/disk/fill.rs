@@ -98,7 +98,7 @@ impl File {
         range: ByteRange,
     ) -> Option<impl Future<Output = ()> + use<> + 'static> {
         let fill = self.0.fill.borrow().clone()?;
-        fill.claim(range).then(|| async move {
+        fill.claim(range).then_some(async move {
             fill.changed.wait_until(|| !fill.overlaps_chunk(range)).await;
         })
     }

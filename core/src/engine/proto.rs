@@ -2,6 +2,7 @@
 #![allow(
     missing_docs,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     unused_qualifications,
     reason = "generated code keeps its generator's style"

@@ -34,7 +34,7 @@ use crate::runtime::Address;
 
 /// An engine. Shared by the API and the listeners.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     pool: Arc<Pool>,
     shards: Shards,
     limits: Limits,
@@ -69,7 +69,7 @@ struct GroupRecord {
 
 impl Engine {
     /// Opens the pool, starts the shards, and finds again what was there.
-    pub async fn open(config: &Config) -> Result<Arc<Self>, EngineError> {
+    pub(crate) async fn open(config: &Config) -> Result<Arc<Self>, EngineError> {
         let root = config.pool.clone();
         let pool = Arc::new(blocking(move || Pool::open(&root)).await?);
         let shards = Shards::start(config.shards, config.io)
@@ -88,28 +88,28 @@ impl Engine {
     }
 
     /// The shards.
-    pub fn shards(&self) -> &Shards {
+    pub(crate) fn shards(&self) -> &Shards {
         &self.shards
     }
 
     /// Moves on with each change of any group.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// Tells the address that URIs in status name.
-    pub fn serve_nbd_at(&self, address: Option<Address>) {
+    pub(crate) fn serve_nbd_at(&self, address: Option<Address>) {
         *self.nbd.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     /// The pool's space.
-    pub async fn capacity(&self) -> Result<Capacity, EngineError> {
+    pub(crate) async fn capacity(&self) -> Result<Capacity, EngineError> {
         let pool = self.pool.clone();
         blocking(move || pool.capacity()).await
     }
 
     /// The engine now.
-    pub async fn status(&self) -> Result<EngineStatus, EngineError> {
+    pub(crate) async fn status(&self) -> Result<EngineStatus, EngineError> {
         let nbd = self.nbd.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut groups = Vec::new();
         for shard in self.shards.all() {
@@ -137,7 +137,7 @@ impl Engine {
     }
 
     /// What NBD clients may open, and on which shard it is.
-    pub async fn offers(&self) -> Result<Vec<(ShardId, Offer)>, EngineError> {
+    pub(crate) async fn offers(&self) -> Result<Vec<(ShardId, Offer)>, EngineError> {
         let mut all = Vec::new();
         for shard in self.shards.all() {
             let offers = self.shards.run(shard, |_| async { Ok(on_shard::offers()) }).await?;
@@ -147,12 +147,12 @@ impl Engine {
     }
 
     /// The shard of a group, if it is here and sound.
-    pub fn shard_of(&self, group: &GroupId) -> Option<ShardId> {
+    pub(crate) fn shard_of(&self, group: &GroupId) -> Option<ShardId> {
         self.state().groups.get(group).and_then(|g| g.as_ref().ok()).map(|g| g.shard)
     }
 
     /// Ends all groups cleanly: what is in flight ends, nothing new begins.
-    pub async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         for shard in self.shards.all() {
             if let Err(e) = self.shards.run(shard, |_| on_shard::shutdown()).await {
                 tracing::warn!("{e}");

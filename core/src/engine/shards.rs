@@ -17,15 +17,15 @@ use crate::runtime::{IoChoice, Shard, ShardConfig, ShardEnv, ShardHandle};
 
 /// One of an engine's shards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ShardId(usize);
+pub(crate) struct ShardId(usize);
 
 /// All shards of an engine.
 #[derive(Debug)]
-pub struct Shards(Vec<ShardHandle>);
+pub(crate) struct Shards(Vec<ShardHandle>);
 
 impl Shards {
     /// Starts `count` of them.
-    pub fn start(count: usize, io: Io) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, io: Io) -> io::Result<Self> {
         let mut config = ShardConfig::default();
         match io {
             // Leaves the choice to the environment, and else to a probe.
@@ -38,22 +38,22 @@ impl Shards {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = ShardId> + use<> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.0.len()).map(ShardId)
     }
 
     /// The n-th, counted round and round.
-    pub fn round_robin(&self, n: usize) -> ShardId {
+    pub(crate) fn round_robin(&self, n: usize) -> ShardId {
         ShardId(n % self.0.len().max(1))
     }
 
     /// The one with the least load, given the load of some.
-    pub fn least_loaded(&self, loads: impl Iterator<Item = (ShardId, usize)>) -> ShardId {
+    pub(crate) fn least_loaded(&self, loads: impl Iterator<Item = (ShardId, usize)>) -> ShardId {
         let mut sums = vec![0; self.0.len()];
         for (shard, load) in loads {
             if let Some(sum) = sums.get_mut(shard.0) {
@@ -64,12 +64,12 @@ impl Shards {
     }
 
     /// What carries their requests, for the log.
-    pub fn io(&self) -> String {
+    pub(crate) fn io(&self) -> String {
         self.0.first().map_or_else(String::new, |s| format!("{:?}", s.io()))
     }
 
     /// Runs what `make` returns on a shard. It runs on if this future is dropped.
-    pub async fn run<T, F, Fut>(&self, shard: ShardId, make: F) -> Result<T, EngineError>
+    pub(crate) async fn run<T, F, Fut>(&self, shard: ShardId, make: F) -> Result<T, EngineError>
     where
         T: Send + 'static,
         F: FnOnce(ShardEnv) -> Fut + Send + 'static,
@@ -81,7 +81,7 @@ impl Shards {
     }
 
     /// Ends all of them and waits. Blocks.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         for shard in &self.0 {
             shard.stop();
         }

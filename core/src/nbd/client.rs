@@ -11,6 +11,7 @@
 //! [`ErrorKind::Corrupt`]; so does a silent one, with [`ErrorKind::Disconnected`]. There is no
 //! reconnection here: who needs it makes a new client.
 
+mod connect;
 mod disk;
 mod receive;
 mod table;
@@ -20,10 +21,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::ExportInfo;
-use super::handshake::{self, Listing, Negotiated, Step};
-use super::wire::{
-    EXPORT_LEN, GREETING_LEN, Greeting, OPTION_REPLY_LEN, OptionReply, Request, STRING_MAX, command,
-};
+use super::handshake::Negotiated;
+use super::wire::{Request, STRING_MAX, command};
 use crate::disk::{Error, ErrorKind, Result};
 use crate::runtime::{Data, Env, Outbox, Reader, Signal, Stream, Task, timeout};
 use crate::units::u64_of;
@@ -50,7 +49,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A disk behind an NBD connection. Clones are the same connection; dropping the last one, and
 /// the last request in flight, says goodbye.
-#[derive(Debug)]
 pub struct Client<E: Env>(Rc<Handle<E>>);
 
 impl<E: Env> Clone for Client<E> {
@@ -80,9 +78,10 @@ struct Shared<E: Env> {
     poisoned: Cell<bool>,
 }
 
-impl<E: Env> std::fmt::Debug for Handle<E> {
+impl<E: Env> std::fmt::Debug for Client<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}, dead: {:?}", self.shared.server, self.shared.dead.borrow())
+        let shared = &self.0.shared;
+        write!(f, "Client({:?}, dead: {:?})", shared.server, shared.dead.borrow())
     }
 }
 
@@ -113,8 +112,8 @@ impl<E: Env> Client<E> {
             return Err(Error::own(ErrorKind::Invalid, what));
         }
         let mut reader = Reader::new(stream.clone());
-        let agreed = negotiate(&mut reader, &stream, export);
-        let server = within(env, &stream, options, agreed).await?;
+        let agreed = connect::negotiate(&mut reader, &stream, export);
+        let server = connect::within(env, &stream, options, agreed).await?;
         let shared = Rc::new(Shared {
             env: env.clone(),
             stream,
@@ -149,7 +148,8 @@ impl<E: Env> Client<E> {
     /// The exports of the server at the far end of a fresh stream.
     pub async fn list(env: &E, stream: E::Stream, options: &Options) -> Result<Vec<ExportInfo>> {
         let mut reader = Reader::new(stream.clone());
-        let list = within(env, &stream, options, list(&mut reader, &stream)).await?;
+        let list =
+            connect::within(env, &stream, options, connect::list(&mut reader, &stream)).await?;
         stream.shutdown();
         Ok(list)
     }
@@ -226,79 +226,6 @@ async fn watch<E: Env>(shared: &Shared<E>, limit: Duration) {
         }
         shared.env.sleep_until(due).await;
     }
-}
-
-/// Does a handshake within its time; whatever goes wrong, the stream is closed.
-async fn within<E: Env, T>(
-    env: &E,
-    stream: &E::Stream,
-    options: &Options,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let limit = options.handshake;
-    let done = timeout(env, limit, work).await.unwrap_or_else(|| {
-        let what = format!("the NBD server did not finish the handshake within {limit:?}");
-        Err(Error::own(ErrorKind::Disconnected, what))
-    });
-    if done.is_err() {
-        stream.shutdown();
-    }
-    done
-}
-
-async fn negotiate<S: Stream>(
-    reader: &mut Reader<S>,
-    stream: &S,
-    export: &str,
-) -> Result<Negotiated> {
-    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
-    let (mut client, mut step) = handshake::Client::begin(export, greeting);
-    loop {
-        match step {
-            Step::Ready(agreed) => return Ok(agreed),
-            Step::Export(bytes, zeroes) => {
-                send(stream, &bytes).await?;
-                let export = exact::<_, EXPORT_LEN>(reader).await?;
-                drop(reader.payload(zeroes).await.map_err(lost)?);
-                step = client.export(&export)?;
-                continue;
-            }
-            Step::Send(bytes) => send(stream, &bytes).await?,
-            Step::Read => {}
-        }
-        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
-        let header = OptionReply::decode(&header).map_err(corrupt)?;
-        let len = client.header(header)?;
-        let data = reader.payload(len).await.map_err(lost)?;
-        step = client.reply(header.kind, &data)?;
-    }
-}
-
-async fn list<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Vec<ExportInfo>> {
-    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
-    let (mut listing, ask) = Listing::begin(greeting)?;
-    send(stream, &ask).await?;
-    loop {
-        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
-        let header = OptionReply::decode(&header).map_err(corrupt)?;
-        let len = listing.header(header)?;
-        let data = reader.payload(len).await.map_err(lost)?;
-        if let Some(exports) = listing.reply(header.kind, &data)? {
-            // Whether it hears the goodbye does not matter.
-            let _ = send(stream, &Listing::goodbye()).await;
-            return Ok(exports);
-        }
-    }
-}
-
-async fn exact<S: Stream, const N: usize>(reader: &mut Reader<S>) -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    reader.exact(&mut bytes).await.map_err(lost)?;
-    Ok(bytes)
-}
-
-async fn send<S: Stream>(stream: &S, bytes: &[u8]) -> Result<()> {
-    stream.send(vec![Data::copy_of(bytes)]).await.map_err(lost)
 }
 
 fn lost(e: std::io::Error) -> Error {

@@ -32,6 +32,8 @@ pub mod client;
 pub mod server;
 
 #[cfg(test)]
+mod test_disk;
+#[cfg(test)]
 mod test_stream;
 
 pub use catalog::{BlockSizes, Catalog, Export, ExportInfo, Refusal, RefusalKind, Revocation};

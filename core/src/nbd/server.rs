@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::Catalog;
 use super::handshake::{Next, Server, Session};
 use super::wire::{CLIENT_FLAGS_LEN, Malformed, OPTION_HEADER_LEN, OptionHeader, REQUEST_MAX};
+use crate::disk::Disk;
 use crate::runtime::{BUF_MAX, Data, Env, Reader, Stream, timeout};
 use crate::units::{u64_of, usize_of};
 
@@ -108,15 +109,45 @@ pub async fn serve_within<E: Env, C: Catalog>(
     catalog: &C,
     limits: &Limits,
 ) -> End {
-    let mut reader = Reader::new(stream.clone());
-    let negotiated = timeout(env, limits.handshake, negotiate(&mut reader, &stream, catalog)).await;
-    let end = match negotiated {
-        Some(Ok(session)) => {
-            connection::transmit(env, reader, stream.clone(), *session, limits).await
+    match negotiate_within(env, &stream, catalog, limits).await {
+        Ok(session) => transmit_within(env, stream, *session, limits).await,
+        Err(end) => {
+            stream.shutdown();
+            end
         }
-        Some(Err(end)) => end,
-        None => End::Stalled(limits.handshake),
-    };
+    }
+}
+
+/// The handshake alone, up to the export that the client chose. Where the export's disk is on
+/// another thread, the stream may move there before [`transmit_within`]; `catalog` then only
+/// knows of the export.
+///
+/// The client has been told that requests are welcome, so the first one may be in the stream; one
+/// that it sent before it was told ends the connection.
+pub async fn negotiate_within<E: Env, C: Catalog>(
+    env: &E,
+    stream: &E::Stream,
+    catalog: &C,
+    limits: &Limits,
+) -> Result<Box<Session<C::Disk>>, End> {
+    let mut reader = Reader::new(stream.clone());
+    let negotiated = timeout(env, limits.handshake, negotiate(&mut reader, stream, catalog)).await;
+    let session = negotiated.unwrap_or(Err(End::Stalled(limits.handshake)))?;
+    if reader.buffered() > 0 {
+        return Err(Malformed("a request before the export was granted".into()).into());
+    }
+    Ok(session)
+}
+
+/// Serves the requests of a client whose handshake is done, to its end.
+pub async fn transmit_within<E: Env, D: Disk>(
+    env: &E,
+    stream: E::Stream,
+    session: Session<D>,
+    limits: &Limits,
+) -> End {
+    let reader = Reader::new(stream.clone());
+    let end = connection::transmit(env, reader, stream.clone(), session, limits).await;
     stream.shutdown();
     end
 }

@@ -34,11 +34,6 @@ pub(super) fn duplex(room: usize) -> (Duplex, Duplex) {
 }
 
 impl Duplex {
-    /// How many bytes wait to be received here.
-    pub(super) fn waiting(&self) -> usize {
-        self.from.bytes.borrow().len()
-    }
-
     /// Closes the sending direction only.
     pub(super) fn close(&self) {
         self.to.closed.set(true);

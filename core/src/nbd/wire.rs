@@ -271,4 +271,4 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::nbd) mod tests;

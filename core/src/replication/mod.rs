@@ -1,1 +1,54 @@
-//! (replication)
+//! The replication filter of a group of volumes: start, checkpoint, get_error, stop, failover.
+//!
+//! ```text
+//!   Group (group.rs, operate.rs, resume.rs, report.rs)
+//!     ├─ machine      which operation is allowed in which stage: pure
+//!     ├─ Store        the group superblock, one atomic change at a time
+//!     ├─ Primary      the VM's side: local disk beside the forwarding leg
+//!     │    ├─ Leg         spans, missing, window: what the peer has and lacks
+//!     │    ├─ session     connect, hello, receive, backoff
+//!     │    ├─ checkpoint  when an epoch is closed, when its checkpoint is complete
+//!     │    ├─ resync      sends what is missing
+//!     │    └─ Promoted    after a failover: view at once, merged in the background
+//!     ├─ Secondary    staging
+//!     │    ├─ serve       its side of a session
+//!     │    ├─ apply       save old content, sync, overwrite
+//!     │    ├─ record      begin-epoch N+1 makes record N
+//!     │    └─ view        what a consumer sees and writes
+//!     └─ Volume       a disk for consumers, bound to one generation
+//! ```
+
+mod align;
+mod apply;
+mod checkpoint;
+mod group;
+mod leg;
+mod local;
+mod logs;
+pub mod machine;
+mod operate;
+mod primary;
+mod promoted;
+mod record;
+mod replica;
+mod report;
+mod resume;
+mod resync;
+mod secondary;
+mod serve;
+mod session;
+mod status;
+mod store;
+mod view;
+mod volume;
+
+pub use group::Group;
+pub use operate::{FailoverSpec, StartSpec};
+pub use replica::Replica;
+pub(crate) use replica::slot_of;
+pub use serve::serve_link;
+pub use status::{Checkpoint, GroupNames, GroupStatus, LinkState};
+pub use volume::{ExportKind, Volume};
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::{Buf, Data};
 use crate::units::ByteRange;
@@ -51,6 +52,20 @@ impl AsFd for Fd {
     }
 }
 
+/// Told how a sync ended.
+pub(crate) type Ended = Rc<dyn Fn(&io::Result<usize>)>;
+
+/// How long a turn may sleep for the first answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// Not at all.
+    No,
+    /// This long at most.
+    For(Duration),
+    /// Until there is one.
+    Forever,
+}
+
 /// What is asked of the kernel.
 pub(crate) enum Op {
     /// Fills the buffer behind what is done already, from `at` of the file.
@@ -58,7 +73,7 @@ pub(crate) enum Op {
     /// Writes the pieces one behind the other at `at` of the file.
     Write { at: u64, data: Vec<Data> },
     /// fdatasync; says how it ended, even if nobody waits any more. Only wakes, never submits.
-    Sync { ended: Rc<dyn Fn(&io::Result<usize>)> },
+    Sync { ended: Ended },
     /// fallocate.
     Allocate { mode: i32, range: ByteRange },
     /// At least one byte from a socket into `buf[at..]`.

@@ -60,7 +60,9 @@ impl Pool {
             Err(_) if threads.is_empty() => {
                 drop(threads);
                 let jobs = std::mem::take(&mut self.shared.lock().queue);
-                jobs.into_iter().for_each(|job| job());
+                for job in jobs {
+                    job();
+                }
             }
             Err(_) => {}
         }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::op::{Fd, Flight, Next, Op, State};
+use super::op::{Fd, Flight, Next, Op, Rest, State};
 use super::pool::Pool;
 use super::remote::Remote;
 use super::ring::Ring;
@@ -126,16 +126,16 @@ impl Reactor {
         }
     }
 
-    /// Hands over what is queued and takes in what has ended. With `wait`, sleeps until something
-    /// has, that long at most (`Some(None)`: without an end). Says how many answers came.
-    pub(crate) fn turn(&self, wait: Option<Option<Duration>>) -> io::Result<usize> {
+    /// Hands over what is queued and takes in what has ended. May sleep until something
+    /// has. Says how many answers came.
+    pub(crate) fn turn(&self, rest: Rest) -> io::Result<usize> {
         self.budget.set(BUDGET);
         self.inline.set(false);
         let mut answers = self.answers.take();
         let turned = match &mut *self.backend.borrow_mut() {
-            Backend::Ring(ring) => ring.turn(wait, &self.remote, &mut answers),
+            Backend::Ring(ring) => ring.turn(rest, &self.remote, &mut answers),
             Backend::Threads(threads) => threads.turn(
-                wait,
+                rest,
                 &self.remote,
                 &self.pool,
                 &mut self.flights.borrow_mut(),
@@ -243,7 +243,7 @@ impl Reactor {
         let under_way =
             || self.flights.borrow().iter().any(|(_, f)| !matches!(f.state, State::Done(_)));
         while under_way() && Instant::now() < end {
-            if self.turn(Some(Some(Duration::from_millis(20)))).is_err() {
+            if self.turn(Rest::For(Duration::from_millis(20))).is_err() {
                 break;
             }
         }

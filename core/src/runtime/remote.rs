@@ -49,8 +49,8 @@ impl Remote {
     pub(crate) fn notify(&self) {
         self.poked.store(true, Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
-            // The counter can't overflow: only one write per sleep. So an error has no remedy.
-            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+            // Adds a large number of no meaning. One write per sleep: the counter can't overflow.
+            let _ = rustix::io::write(&self.eventfd, &[1; 8]);
         }
     }
 

@@ -11,12 +11,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
-use super::op::{Flight, Op};
+use super::op::{Flight, Op, Rest};
 use super::remote::Remote;
 use crate::units::{u32_of, u64_of};
 
@@ -33,7 +32,7 @@ const IGNORED: u64 = u64::MAX;
 const WOKEN: u64 = u64::MAX - 1;
 
 pub(crate) struct Ring {
-    ring: IoUring,
+    uring: IoUring,
     backlog: VecDeque<squeue::Entry>,
     /// Whether the poll of the eventfd is under way.
     armed: bool,
@@ -56,7 +55,7 @@ impl Ring {
                 "the kernel's io_uring is older than 5.11",
             ));
         }
-        Ok(Self { ring, backlog: VecDeque::new(), armed: false })
+        Ok(Self { uring: ring, backlog: VecDeque::new(), armed: false })
     }
 
     /// Queues `flight`. Its memory must stay until its answer was reaped.
@@ -108,7 +107,7 @@ impl Ring {
                 return;
             }
             // An error here comes back at the next turn; until then the entry waits.
-            let _ = self.ring.submit();
+            let _ = self.uring.submit();
             if self.queue(&entry) {
                 return;
             }
@@ -119,19 +118,19 @@ impl Ring {
     fn queue(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: all pointers of an entry lead into its flight (or it has none), and the reactor
         // keeps a flight and its buffers in place until its completion was reaped.
-        unsafe { self.ring.submission().push(entry) }.is_ok()
+        unsafe { self.uring.submission().push(entry) }.is_ok()
     }
 
     /// Whether completions can be had without waiting. No system call.
     pub(crate) fn has_news(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+        !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
-    /// Hands over what is queued and reaps what has ended; with `wait`, sleeps for the first
-    /// completion, that long at most (`None`: without an end).
+    /// Hands over what is queued and reaps what has ended; may sleep for the first
+    /// completion.
     pub(crate) fn turn(
         &mut self,
-        wait: Option<Option<Duration>>,
+        rest: Rest,
         remote: &Remote,
         out: &mut Vec<(u64, io::Result<usize>)>,
     ) -> io::Result<()> {
@@ -148,15 +147,15 @@ impl Ring {
             }
         }
         // With a backlog there is more to hand over: no sleep before that.
-        let wait = wait.filter(|_| self.backlog.is_empty());
-        let entered = match wait {
-            Some(Some(limit)) => {
+        let rest = if self.backlog.is_empty() { rest } else { Rest::No };
+        let entered = match rest {
+            Rest::For(limit) => {
                 let t = Timespec::from(limit);
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&t))
+                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&t))
             }
-            Some(None) => self.ring.submit_and_wait(1),
-            None if self.ring.submission().is_empty() && !self.has_news() => Ok(0),
-            None => self.ring.submit(),
+            Rest::Forever => self.uring.submit_and_wait(1),
+            Rest::No if self.uring.submission().is_empty() && !self.has_news() => Ok(0),
+            Rest::No => self.uring.submit(),
         };
         self.reap(remote, out);
         match entered {
@@ -175,7 +174,7 @@ impl Ring {
     }
 
     fn reap(&mut self, remote: &Remote, out: &mut Vec<(u64, io::Result<usize>)>) {
-        for c in self.ring.completion() {
+        for c in self.uring.completion() {
             match c.user_data() {
                 IGNORED => {}
                 WOKEN => {

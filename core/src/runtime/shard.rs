@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::op::Rest;
 use super::reactor::Reactor;
 use super::remote::Remote;
 use super::spin::Spin;
@@ -161,18 +162,21 @@ impl ShardEnv {
                 rounds += 1;
             }
             if done() || core.tasks.ready_len() > 0 {
-                core.reactor.turn(None)?;
+                core.reactor.turn(Rest::No)?;
                 continue;
             }
-            let wait = core.timers.next().map(|at| at.since(boot_clock()).min(NAP));
-            if wait == Some(Duration::ZERO) || spin.before_sleep(&core.reactor, wait)? {
-                core.reactor.turn(None)?;
+            let rest = core
+                .timers
+                .next()
+                .map_or(Rest::Forever, |at| Rest::For(at.since(boot_clock()).min(NAP)));
+            if rest == Rest::For(Duration::ZERO) || spin.before_sleep(&core.reactor, rest)? {
+                core.reactor.turn(Rest::No)?;
             } else if remote.fall_asleep() {
-                let turned = core.reactor.turn(Some(wait));
+                let turned = core.reactor.turn(rest);
                 remote.awake();
                 turned?;
             } else {
-                core.reactor.turn(None)?;
+                core.reactor.turn(Rest::No)?;
             }
         }
         Ok(())

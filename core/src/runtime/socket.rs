@@ -138,8 +138,7 @@ pub(crate) async fn look_up(env: &ShardEnv, host: &str) -> io::Result<Vec<Socket
         return Ok(vec![address]);
     }
     let host = host.to_owned();
-    let found = env.blocking(move || host.to_socket_addrs().map(Iterator::collect)).await?;
-    found
+    env.blocking(move || host.to_socket_addrs().map(Iterator::collect)).await?
 }
 
 async fn connect_tcp(env: &ShardEnv, address: &SocketAddr) -> io::Result<SocketStream> {

@@ -12,6 +12,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::op::Rest;
 use super::reactor::Reactor;
 
 /// When to look, learned from what came of it.
@@ -30,12 +31,8 @@ impl Spin {
         Self { limit, misses: 0, skip: 0 }
     }
 
-    /// Whether something came while looking; if not, sleep now. `wait` is the longest sleep.
-    pub(crate) fn before_sleep(
-        &mut self,
-        reactor: &Reactor,
-        wait: Option<Duration>,
-    ) -> io::Result<bool> {
+    /// Whether something came while looking; if not, sleep now. `rest` is the sleep.
+    pub(crate) fn before_sleep(&mut self, reactor: &Reactor, rest: Rest) -> io::Result<bool> {
         if self.limit.is_zero() || !reactor.was_inline() {
             return Ok(false);
         }
@@ -44,9 +41,9 @@ impl Spin {
             return Ok(false);
         }
         let start = Instant::now();
-        let limit = wait.map_or(self.limit, |w| w.min(self.limit));
+        let limit = if let Rest::For(limit) = rest { limit.min(self.limit) } else { self.limit };
         // What is queued must be under way before anything can come of it.
-        if reactor.turn(None)? > 0 {
+        if reactor.turn(Rest::No)? > 0 {
             return Ok(true);
         }
         loop {

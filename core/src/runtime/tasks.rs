@@ -126,12 +126,7 @@ impl Tasks {
     }
 
     /// Adds a task; it is polled when its turn comes, not now.
-    pub fn spawn(
-        &self,
-        tag: u32,
-        name: &'static str,
-        future: impl Future<Output = ()> + 'static,
-    ) -> Task {
+    pub fn spawn(&self, tag: u32, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.vacant_entry();
         let id = entry.key();
@@ -181,15 +176,22 @@ impl Tasks {
         name
     }
 
+    /// The tag and name of the `n`-th of those that can go on; `None` if there are fewer or it has
+    /// ended meanwhile.
+    pub fn ready_at(&self, n: usize) -> Option<(u32, &'static str)> {
+        let id = *self.ready.lock().get(n)?;
+        self.slots.borrow().get(id).map(|s| (s.tag, s.name))
+    }
+
+    /// The tags and names of all that have not ended.
+    pub fn alive(&self) -> Vec<(u32, &'static str)> {
+        self.slots.borrow().iter().map(|(_, s)| (s.tag, s.name)).collect()
+    }
+
     /// Drops every task with this tag, as a crash would.
     pub fn cancel_tag(&self, tag: u32) {
         loop {
-            let found = self
-                .slots
-                .borrow()
-                .iter()
-                .find(|(_, s)| s.tag == tag && s.future.is_some())
-                .map(|(i, _)| i);
+            let found = self.slots.borrow().iter().find(|(_, s)| s.tag == tag && s.future.is_some()).map(|(i, _)| i);
             let Some(id) = found else { return };
             let slot = self.slots.borrow_mut().try_remove(id);
             if let Some(slot) = slot {

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use slab::Slab;
 
-use super::op::{Fd, Flight, Op, State};
+use super::op::{Fd, Flight, Op, Rest, State};
 use super::pool::Pool;
 use super::remote::Remote;
 use crate::units::{ByteRange, u64_of, usize_of};
@@ -120,13 +120,13 @@ impl Threads {
     /// As the ring's turn.
     pub(crate) fn turn(
         &mut self,
-        wait: Option<Option<Duration>>,
+        rest: Rest,
         remote: &Arc<Remote>,
         pool: &Pool,
         flights: &mut Slab<Flight>,
         out: &mut Vec<(u64, io::Result<usize>)>,
     ) -> io::Result<()> {
-        let alone = self.pending.len() == 1 && self.in_pool == 0 && wait.is_some();
+        let alone = self.pending.len() == 1 && self.in_pool == 0 && rest != Rest::No;
         for token in std::mem::take(&mut self.pending) {
             let flight = flights.get_mut(usize_of(token & 0xffff_ffff));
             let Some(flight) = flight.filter(|f| !matches!(f.state, State::Done(_))) else {
@@ -147,8 +147,9 @@ impl Threads {
         for token in self.cancelled.drain(..) {
             out.push((token, Err(Errno::CANCELED.into())));
         }
-        let timeout = match wait {
-            Some(limit) if out.is_empty() => limit,
+        let timeout = match rest {
+            Rest::Forever if out.is_empty() => None,
+            Rest::For(limit) if out.is_empty() => Some(limit),
             _ => Some(Duration::ZERO),
         };
         self.wait(timeout, remote, out)?;
@@ -164,7 +165,6 @@ impl Threads {
         remote: &Remote,
         out: &mut Vec<(u64, io::Result<usize>)>,
     ) -> io::Result<()> {
-        // Rounded up to a millisecond: where epoll_pwait2 is denied, zero would not sleep at all.
         let timeout = timeout.map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: t.subsec_nanos().into(),

@@ -10,10 +10,10 @@ use crate::engine::proto;
 use crate::units::{GROUP_VOLUMES_MAX, SECTOR, VOLUME_MAX};
 
 /// The bounds of a policy: below, a group would only work on itself; above, it would not be bounded.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(24 * 3600));
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_hours(24));
 const UNDO_LIMIT: (u64, u64) = (1 << 20, 1 << 40);
 const WINDOW: (u64, u64) = (64 << 10, 1 << 30);
-const MAX_DELAY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+const MAX_DELAY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
 
 /// The name of a volume or group.
 pub(in crate::engine) fn name(field: &str, text: &str) -> Result<VolumeId, Invalid> {

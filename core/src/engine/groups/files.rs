@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use super::folder;
-use crate::disk::{Dir, Disk, Space};
-use crate::engine::api::{ByteLen, GroupId, Refusal, Replica, Uuid, VolumeId};
+use crate::disk::Dir;
+use crate::engine::api::{self, ByteLen, GroupId, Refusal, Uuid, VolumeId};
 use crate::engine::error::EngineError;
-use crate::overlay::{LABEL_LEN, Label, Superblock};
+use crate::overlay::Superblock;
+use crate::replication::Replica;
 use crate::runtime::{Env, ShardEnv};
 
-const DISK: &str = "disk";
-const LABEL: &str = "label";
 const SUPERBLOCK: &str = "superblock";
 
 /// Makes the files of a replica in an empty folder.
@@ -19,13 +18,11 @@ pub(in crate::engine) async fn make_replica(
     path: PathBuf,
     volume: VolumeId,
     size: ByteLen,
-) -> Result<Replica, EngineError> {
+) -> Result<api::Replica, EngineError> {
     let dir = folder(&env, &path).await?;
     let uuid = Uuid(u128::from(env.random()) << 64 | u128::from(env.random()));
-    dir.create(DISK, size.0, Space::Sparse).await?.flush().await?;
-    let label = dir.create(LABEL, LABEL_LEN, Space::Written).await?;
-    Label { uuid, volume, size: size.0 }.write(&label).await?;
-    Ok(Replica { uuid, size })
+    Replica::create(dir, volume, uuid, size.0).await?;
+    Ok(api::Replica { uuid, size })
 }
 
 /// Reads who a replica is, and checks that it is the one its folder says.
@@ -33,24 +30,13 @@ pub(in crate::engine) async fn read_replica(
     env: ShardEnv,
     path: PathBuf,
     volume: VolumeId,
-) -> Result<Replica, EngineError> {
-    let dir = folder(&env, &path).await?;
-    let missing = |what: &str| {
-        let text = format!("{} is missing: restore the folder, or delete the replica", path.join(what).display());
-        EngineError::new(Refusal::DataLoss, text)
-    };
-    let file = dir.open(LABEL).await?.ok_or_else(|| missing(LABEL))?;
-    let label = Label::read(&file).await?;
+) -> Result<api::Replica, EngineError> {
+    let label = Replica::open(folder(&env, &path).await?).await?.label;
     if label.volume != volume {
         let text = format!("its label is that of volume {}: move the folder back", label.volume);
         return Err(EngineError::new(Refusal::DataLoss, text));
     }
-    let disk = dir.open(DISK).await?.ok_or_else(|| missing(DISK))?;
-    if disk.len() != label.size {
-        let text = format!("its disk has {} bytes, its label says {}", disk.len(), label.size);
-        return Err(EngineError::new(Refusal::DataLoss, text));
-    }
-    Ok(Replica { uuid: label.uuid, size: ByteLen(label.size) })
+    Ok(api::Replica { uuid: label.uuid, size: ByteLen(label.size) })
 }
 
 /// What a group's superblock says that the engine must know before it opens the group.
@@ -58,7 +44,7 @@ pub(in crate::engine) async fn read_replica(
 pub(in crate::engine) struct Summary {
     pub(in crate::engine) group: GroupId,
     pub(in crate::engine) pool: Uuid,
-    pub(in crate::engine) members: Vec<(VolumeId, Replica)>,
+    pub(in crate::engine) members: Vec<(VolumeId, api::Replica)>,
     /// It has no generation: it holds nothing that anybody was told of.
     pub(in crate::engine) never_started: bool,
 }
@@ -72,7 +58,7 @@ pub(in crate::engine) async fn read_group(env: ShardEnv, path: PathBuf) -> Resul
     };
     let (_, state) = Superblock::open(file).await?;
     let member = |m: crate::overlay::Member| {
-        (m.volume, Replica { uuid: m.uuid, size: ByteLen(m.size) })
+        (m.volume, api::Replica { uuid: m.uuid, size: ByteLen(m.size) })
     };
     Ok(Summary {
         group: state.group,

@@ -4,7 +4,7 @@
 //!   registry ── run(shard, ..) ──► GROUPS of that thread: name → Local { group, exports, watcher }
 //!                                    ask      start, checkpoint, failover, ...
 //!                                    status   what a group says of itself, in the API's words
-//!                                    exports  what NBD clients may open; stale ones are cut
+//!                                    exports  what NBD clients may open; stale ones are cut (offers, served)
 //!                                    files    labels and superblocks, before there is a group
 //! ```
 //!
@@ -14,25 +14,29 @@
 mod ask;
 mod exports;
 mod files;
+mod offers;
+mod served;
 mod status;
 
 pub(super) use ask::{checkpoint, failover, get_error, set_policy, stage, start, stop};
-pub(super) use exports::{LocalCatalog, Offer, OfferCatalog, offers};
-pub(super) use files::{Summary, make_replica, read_group, read_replica};
+pub(super) use exports::LocalCatalog;
+pub(super) use files::{make_replica, read_group, read_replica};
+pub(super) use offers::{Offer, OfferCatalog, offers};
 pub(super) use status::status;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::api::{GroupId, Refusal, Uuid, VolumeId};
+use super::api::{ByteLen, GroupId, Refusal, Uuid, VolumeId};
 use super::error::EngineError;
 use crate::disk::{Caching, Folder};
-use crate::replication::{self, Group};
+use crate::replication::{self, Group, Replica};
 use crate::runtime::{Env, ShardEnv, Task};
 
 /// How often, at most, a changing group wakes those who watch it.
@@ -45,7 +49,8 @@ thread_local! {
 /// A group on this shard.
 struct Local {
     group: Group<ShardEnv>,
-    members: Vec<VolumeId>,
+    /// In group order.
+    members: Vec<(VolumeId, ByteLen)>,
     exports: exports::Exports,
     /// Cuts stale exports and wakes those who watch the engine.
     watcher: RefCell<Option<Task>>,
@@ -56,14 +61,14 @@ struct Local {
 pub(super) struct Paths {
     pub(super) group: PathBuf,
     /// In group order.
-    pub(super) replicas: Vec<(VolumeId, PathBuf)>,
+    pub(super) replicas: Vec<PathBuf>,
 }
 
 impl Paths {
-    async fn open(&self, env: &ShardEnv) -> Result<(Folder, Vec<(VolumeId, Folder)>), EngineError> {
+    async fn open(&self, env: &ShardEnv) -> Result<(Folder, Vec<Replica<ShardEnv>>), EngineError> {
         let mut replicas = Vec::with_capacity(self.replicas.len());
-        for (volume, path) in &self.replicas {
-            replicas.push((volume.clone(), folder(env, path).await?));
+        for path in &self.replicas {
+            replicas.push(Replica::open(folder(env, path).await?).await?);
         }
         Ok((folder(env, &self.group).await?, replicas))
     }
@@ -81,7 +86,7 @@ pub(super) async fn make(
     group: GroupId,
 ) -> Result<(), EngineError> {
     let (dir, replicas) = paths.open(&env).await?;
-    let made = Group::create(env, dir, replicas, pool, group).await?;
+    let made = Group::create(&env, dir, replicas, pool, group).await?;
     // Its files get their place first, and are opened there.
     made.shutdown().await;
     Ok(())
@@ -95,8 +100,8 @@ pub(super) async fn open(
     changes: watch::Sender<u64>,
 ) -> Result<(), EngineError> {
     let (dir, replicas) = paths.open(&env).await?;
-    let members = replicas.iter().map(|(v, _)| v.clone()).collect();
-    let group = Group::open(env.clone(), dir, replicas).await?;
+    let members = replicas.iter().map(|r| (r.label.volume.clone(), ByteLen(r.label.size))).collect();
+    let group = Group::open(&env, dir, replicas).await?;
     let local = Rc::new(Local {
         group,
         members,
@@ -164,9 +169,9 @@ fn all() -> Vec<(GroupId, Rc<Local>)> {
     GROUPS.with(|g| g.borrow().iter().map(|(n, l)| (n.clone(), l.clone())).collect())
 }
 
-/// Serves a link that a primary opened, to its end.
-pub(super) async fn serve_link(env: ShardEnv, stream: std::os::fd::OwnedFd) -> Result<(), EngineError> {
+/// Serves a link that a primary opened, to its end; says why it ended.
+pub(super) async fn serve_link(env: ShardEnv, stream: OwnedFd) -> Result<String, EngineError> {
     let stream = env.adopt(stream).map_err(|e| EngineError::system("can't serve a link", e))?;
-    replication::serve_link(&env, stream, |name| find(name).ok().map(|l| l.group.clone())).await;
-    Ok(())
+    let find = |name: &GroupId| find(name).ok().map(|l| l.group.clone());
+    Ok(replication::serve_link(&env, stream, find).await.to_string())
 }

@@ -14,7 +14,7 @@ pub(in crate::engine) fn status(nbd: Option<&Address>) -> Vec<GroupStatus> {
 fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
     let s = local.group.status();
     let wall = |w: Wall| (w != Wall::default()).then_some(w);
-    let export = |o: &super::exports::Found| ExportStatus {
+    let export = |o: &super::exports::Offered| ExportStatus {
         name: o.name.clone(),
         volume: o.volume.clone(),
         kind: o.kind,
@@ -51,7 +51,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         frames_acknowledged: s.frames.1,
         frames_applied: s.frames.2,
         error: s.error.clone(),
-        exports: local.found().iter().map(export).collect(),
+        exports: local.offered().iter().map(export).collect(),
     }
 }
 
@@ -79,14 +79,11 @@ fn uri(at: &Address, name: &str) -> String {
     match at {
         Address::Tcp(host_port) => format!("nbd://{host_port}/{name}"),
         Address::Unix(path) => {
-            let mut socket = String::new();
-            for byte in path.as_os_str().as_encoded_bytes() {
-                match byte {
-                    b'/' | b'.' | b'-' | b'_' | b'~' => socket.push(char::from(*byte)),
-                    b if b.is_ascii_alphanumeric() => socket.push(char::from(*b)),
-                    b => socket.push_str(&format!("%{b:02X}")),
-                }
-            }
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_~".contains(&b);
+            let escaped = path.as_os_str().as_encoded_bytes().iter().map(|b| {
+                if plain(*b) { char::from(*b).to_string() } else { format!("%{b:02X}") }
+            });
+            let socket: String = escaped.collect();
             format!("nbd+unix:///{name}?socket={socket}")
         }
     }

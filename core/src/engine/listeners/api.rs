@@ -23,7 +23,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::fro
 const CALLS: u32 = 128;
 
 /// Serves the API until stopped and the calls under way have ended.
-pub async fn serve(
+pub(crate) async fn serve(
     service: Service,
     health: tonic_health::server::HealthReporter,
     health_service: tonic_health::pb::health_server::HealthServer<

@@ -16,17 +16,17 @@ const REPORT: Duration = Duration::from_secs(1);
 
 /// Tells all listeners to stop.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// A stop, and what triggers it: sending `true`, or dropping it.
-    pub fn new() -> (watch::Sender<bool>, Self) {
+    pub(crate) fn new() -> (watch::Sender<bool>, Self) {
         let (tx, rx) = watch::channel(false);
         (tx, Self(rx))
     }
 
     /// Ends when it is time to stop.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::door::{self, Stop};
 use super::peek;
@@ -22,22 +22,24 @@ use crate::engine::registry::Engine;
 const HELLO: Duration = Duration::from_secs(5);
 
 /// Serves links until stopped.
-pub async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
+pub(crate) async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
     let places = [Arc::new(Semaphore::new(limit))];
     door::keep("links", acceptor, &places, stop, |socket, from, place| {
         let engine = engine.clone();
         tokio::spawn(async move {
-            if let Err(e) = one(&engine, socket, place).await {
-                warn!("a link from {from} was refused: {e}");
+            match one(&engine, socket, place).await {
+                Ok(end) => info!("the link from {from} ended: {end}"),
+                Err(e) => warn!("a link from {from} was refused: {e}"),
             }
         });
     })
     .await;
 }
 
-async fn one(engine: &Engine, socket: Socket, place: door::Place) -> Result<(), EngineError> {
+async fn one(engine: &Engine, socket: Socket, place: door::Place) -> Result<String, EngineError> {
     let failed = |e| EngineError::system("no link", e);
-    let (socket, group) = peek::hello(socket.into_fd().map_err(failed)?, HELLO).await.map_err(failed)?;
+    let group = peek::hello(&socket, HELLO).await.map_err(failed)?;
+    let socket = socket.into_fd().map_err(failed)?;
     // Of a group that is not here any shard can say that it is not.
     let shard = engine.shard_of(&group).unwrap_or(engine.shards().round_robin(0));
     debug!(%group, "link accepted");

@@ -7,14 +7,14 @@
 //!
 //! Accepting and waiting for a hello is tokio's; from then on a connection is its shard's.
 
-pub mod api;
+pub(crate) mod api;
 mod door;
 mod link;
 mod nbd;
 mod peek;
 mod socket;
 
-pub use door::Stop;
-pub use link::serve as serve_links;
-pub use nbd::{Places, serve as serve_nbd};
-pub use socket::{Acceptor, Socket};
+pub(crate) use door::Stop;
+pub(crate) use link::serve as serve_links;
+pub(crate) use nbd::{Places, serve as serve_nbd};
+pub(crate) use socket::Acceptor;

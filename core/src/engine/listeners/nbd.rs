@@ -25,21 +25,21 @@ use crate::runtime::ShardEnv;
 
 /// How many NBD connections there may be at once.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub(crate) struct Places {
     all: Arc<Semaphore>,
     per_listener: usize,
 }
 
 impl Places {
     /// Places within these limits.
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         let per_listener = limits.nbd_connections_per_listener;
         Self { all: Arc::new(Semaphore::new(limits.nbd_connections)), per_listener }
     }
 }
 
 /// Serves NBD at one listener until stopped.
-pub async fn serve(engine: Arc<Engine>, acceptor: Acceptor, places: Places, stop: Stop) {
+pub(crate) async fn serve(engine: Arc<Engine>, acceptor: Acceptor, places: Places, stop: Stop) {
     let places = [Arc::new(Semaphore::new(places.per_listener)), places.all];
     let next = AtomicUsize::new(0);
     door::keep("NBD", acceptor, &places, stop, |socket, from, place| {

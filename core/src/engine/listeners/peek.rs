@@ -1,42 +1,40 @@
 //! Looks at the first bytes of a connection without taking them: they decide which shard it is for.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use crate::link::frame::{self, Body, HEADER_LEN, HELLO_MAX};
+use super::socket::Socket;
+use crate::link::frame::{self, Body, HEADER_LEN};
 use crate::runtime::Buf;
-use crate::units::{GroupId, usize_of};
+use crate::units::GroupId;
+
+/// No hello is longer: 64 volumes with the longest names.
+const HELLO_MAX: usize = 16 << 10;
 
 /// The group that a primary's hello names, within `limit`; the bytes stay in the socket.
-pub(super) async fn hello(socket: OwnedFd, limit: Duration) -> io::Result<(OwnedFd, GroupId)> {
-    let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
-    let stalled = |_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no hello within {limit:?}"))
-    };
-    let group = tokio::time::timeout(limit, read(&socket)).await.map_err(stalled)??;
-    Ok((socket.into_inner(), group))
+pub(super) async fn hello(socket: &Socket, limit: Duration) -> io::Result<GroupId> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no hello within {limit:?}"));
+    tokio::time::timeout(limit, read(socket)).await.map_err(late)?
 }
 
-async fn read(socket: &AsyncFd<OwnedFd>) -> io::Result<GroupId> {
-    let mut bytes = vec![0; HEADER_LEN + usize_of(HELLO_MAX)];
+async fn read(socket: &Socket) -> io::Result<GroupId> {
+    let mut bytes = vec![0; HEADER_LEN + HELLO_MAX];
     loop {
-        let mut ready = socket.readable().await?;
-        let n = match rustix::net::recv(socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((n, _)) => n,
-            Err(rustix::io::Errno::AGAIN) => 0,
-            Err(e) => return Err(e.into()),
-        };
-        if let Some(group) = group_in(bytes.get(..n).unwrap_or_default())? {
-            return Ok(group);
+        socket.readable().await?;
+        let looked = socket.try_io(|fd| {
+            let (n, _) = rustix::net::recv(fd, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            // "Would block" until more has come: then the socket is readable again.
+            group_in(bytes.get(..n).unwrap_or_default())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        });
+        match looked {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
         }
-        // Wakes again when more has come than there was when this readiness was seen.
-        ready.clear_ready();
     }
 }
 
@@ -45,7 +43,7 @@ fn group_in(bytes: &[u8]) -> io::Result<Option<GroupId>> {
     let Some((header, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let header = frame::decode_header(header).map_err(io::Error::other)?;
     let Some(payload) = payload.get(..header.payload_len) else {
-        if header.payload_len > usize_of(HELLO_MAX) {
+        if header.payload_len > HELLO_MAX {
             return Err(io::Error::other("the first frame is no hello"));
         }
         return Ok(None);
@@ -53,5 +51,72 @@ fn group_in(bytes: &[u8]) -> io::Result<Option<GroupId>> {
     match frame::decode(&header, Buf::copy_of(payload)).map_err(io::Error::other)? {
         Body::Hello(hello) => Ok(Some(hello.group)),
         _ => Err(io::Error::other("the first frame is no hello")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::link::frame::Hello;
+    use crate::units::{Epoch, Generation, Uuid};
+
+    fn frame() -> Vec<u8> {
+        let hello = Hello {
+            group: "vm".parse().unwrap(),
+            generation: Generation { number: 1, id: 2 },
+            pool: Uuid(3),
+            epoch: Epoch(4),
+            record: Epoch(5),
+            blank: false,
+            members: vec![("disk".parse().unwrap(), 1 << 20)],
+        };
+        let (header, payload) = frame::encode(1, &Body::Hello(Box::new(hello)));
+        [&header[..], &payload.unwrap()[..]].concat()
+    }
+
+    fn pair() -> (std::os::unix::net::UnixStream, Socket) {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        (near, Socket::Unix(tokio::net::UnixStream::from_std(far).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_hello_in_pieces_is_seen_and_stays_in_the_socket() {
+        let (mut near, far) = pair();
+        let bytes = frame();
+        let writer = std::thread::spawn({
+            let bytes = bytes.clone();
+            move || {
+                for piece in bytes.chunks(7) {
+                    near.write_all(piece).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                near
+            }
+        });
+        let group = hello(&far, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(group.as_str(), "vm");
+        let _near = writer.join().unwrap();
+        let mut left = vec![0; bytes.len() + 1];
+        let n = rustix::io::read(far.into_fd().unwrap(), &mut left[..]).unwrap();
+        assert_eq!(left[..n], bytes);
+    }
+
+    #[tokio::test]
+    async fn garbage_silence_and_goodbye_end_it() {
+        let limit = Duration::from_millis(50);
+        let (mut near, far) = pair();
+        near.write_all(&[b'x'; 100]).unwrap();
+        assert!(hello(&far, limit).await.unwrap_err().to_string().contains("USLK"));
+        let (_near, far) = pair();
+        assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (near, far) = pair();
+        drop(near);
+        assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let (mut near, far) = pair();
+        near.write_all(&frame()[..50]).unwrap();
+        assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -9,10 +9,11 @@
 use std::fs;
 use std::io;
 use std::net::ToSocketAddrs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::runtime::Address;
@@ -22,7 +23,7 @@ const BACKLOG: i32 = 1024;
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     address: Address,
     listener: Listener,
 }
@@ -30,7 +31,8 @@ pub struct Acceptor {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, Placed),
+    /// The file goes when this does.
+    Unix(UnixListener, #[expect(dead_code, reason = "only dropped")] Placed),
 }
 
 /// A socket's file, removed with it unless another engine has replaced it.
@@ -50,7 +52,7 @@ impl Drop for Placed {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
@@ -58,8 +60,24 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Ends when there is something to read.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.readable().await,
+            Self::Unix(s) => s.readable().await,
+        }
+    }
+
+    /// Runs a call that reads; one that "would block" makes [`readable`](Self::readable) wait.
+    pub(crate) fn try_io<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Tcp(s) => s.try_io(Interest::READABLE, || call(s.as_fd())),
+            Self::Unix(s) => s.try_io(Interest::READABLE, || call(s.as_fd())),
+        }
+    }
+
     /// Takes it from tokio.
-    pub fn into_fd(self) -> io::Result<OwnedFd> {
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {
             Self::Tcp(s) => s.into_std()?.into(),
             Self::Unix(s) => s.into_std()?.into(),
@@ -69,7 +87,7 @@ impl Socket {
 
 impl Acceptor {
     /// Listens at `address`. Called within a tokio runtime.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("can't listen at {address}: {e}"));
         match address {
             Address::Tcp(host_port) => {
@@ -84,12 +102,12 @@ impl Acceptor {
     }
 
     /// Where it listens; for TCP with the port that was chosen for port 0.
-    pub fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
     /// The next connection, and who it is from, for logs.
-    pub async fn accept(&self) -> io::Result<(Socket, String)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, String)> {
         match &self.listener {
             Listener::Tcp(l) => {
                 let (stream, from) = l.accept().await?;

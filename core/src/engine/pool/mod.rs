@@ -32,7 +32,7 @@ const GONE: &str = ".gone-";
 
 /// What a directory of the pool holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A replica of a volume.
     Volume,
     /// A group.
@@ -52,7 +52,7 @@ impl Kind {
 
 /// An open pool; nobody else has it open.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     root: PathBuf,
     uuid: Uuid,
     /// Released when dropped.
@@ -61,7 +61,7 @@ pub struct Pool {
 
 impl Pool {
     /// Opens the pool in `root`, or makes one of an empty directory, and sweeps leftovers.
-    pub fn open(root: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, EngineError> {
         let metadata = fs::metadata(root).map_err(|e| missing(root, e))?;
         if !metadata.is_dir() {
             let text = format!("the pool {} is not a directory: name one", root.display());
@@ -81,17 +81,17 @@ impl Pool {
     }
 
     /// Its identity.
-    pub fn uuid(&self) -> Uuid {
+    pub(crate) fn uuid(&self) -> Uuid {
         self.uuid
     }
 
     /// Where the directory of this name is, or would be.
-    pub fn path(&self, kind: Kind, name: &Name) -> PathBuf {
+    pub(crate) fn path(&self, kind: Kind, name: &Name) -> PathBuf {
         self.root.join(kind.folder()).join(name.as_str())
     }
 
     /// Makes an empty directory that is not there yet under its name; see [`publish`](Self::publish).
-    pub fn draft(&self, kind: Kind, name: &Name) -> Result<PathBuf, EngineError> {
+    pub(crate) fn draft(&self, kind: Kind, name: &Name) -> Result<PathBuf, EngineError> {
         let path = self.hidden(kind, NEW, name);
         remove_all(&path)?;
         fs::create_dir(&path).map_err(|e| failed("make", &path, e))?;
@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Gives a draft its name, durably.
-    pub fn publish(&self, kind: Kind, name: &Name) -> Result<PathBuf, EngineError> {
+    pub(crate) fn publish(&self, kind: Kind, name: &Name) -> Result<PathBuf, EngineError> {
         let (draft, path) = (self.hidden(kind, NEW, name), self.path(kind, name));
         sync_dir(&draft)?;
         fs::rename(&draft, &path).map_err(|e| failed("rename", &draft, e))?;
@@ -108,7 +108,7 @@ impl Pool {
     }
 
     /// Removes a draft that came to nothing.
-    pub fn abandon(&self, kind: Kind, name: &Name) {
+    pub(crate) fn abandon(&self, kind: Kind, name: &Name) {
         let draft = self.hidden(kind, NEW, name);
         if let Err(e) = remove_all(&draft) {
             warn!("{e}; the next start sweeps it");
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// Removes a directory and all it holds, durably; fine if there is none.
-    pub fn remove(&self, kind: Kind, name: &Name) -> Result<(), EngineError> {
+    pub(crate) fn remove(&self, kind: Kind, name: &Name) -> Result<(), EngineError> {
         let (path, gone) = (self.path(kind, name), self.hidden(kind, GONE, name));
         remove_all(&gone)?;
         match fs::rename(&path, &gone) {
@@ -131,7 +131,7 @@ impl Pool {
     }
 
     /// The names of all directories of this kind, sorted. What is none of ours is left alone.
-    pub fn list(&self, kind: Kind) -> Result<Vec<Name>, EngineError> {
+    pub(crate) fn list(&self, kind: Kind) -> Result<Vec<Name>, EngineError> {
         let folder = self.root.join(kind.folder());
         let mut names = Vec::new();
         for entry in entries(&folder)? {
@@ -145,7 +145,7 @@ impl Pool {
     }
 
     /// Its space.
-    pub fn capacity(&self) -> Result<Capacity, EngineError> {
+    pub(crate) fn capacity(&self) -> Result<Capacity, EngineError> {
         let s = rustix::fs::statvfs(&self.root).map_err(|e| failed("measure", &self.root, e.into()))?;
         let bytes = |blocks: u64| ByteLen(blocks.saturating_mul(s.f_frsize));
         Ok(Capacity { total: bytes(s.f_blocks), available: bytes(s.f_bavail), pool: self.uuid })

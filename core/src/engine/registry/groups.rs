@@ -19,7 +19,7 @@ use crate::runtime::ShardEnv;
 
 impl Engine {
     /// Begins or resumes a role in a group.
-    pub async fn start(&self, start: Start) -> Result<(), EngineError> {
+    pub(crate) async fn start(&self, start: Start) -> Result<(), EngineError> {
         let (record, new) = self.find_or_make(&start).await?;
         let is_new = new.is_some();
         let _busy = match new {
@@ -41,51 +41,51 @@ impl Engine {
     }
 
     /// Changes the policy of a running group.
-    pub async fn set_policy(
+    pub(crate) async fn set_policy(
         &self,
         group: GroupId,
         generation: Generation,
         policy: Policy,
     ) -> Result<(), EngineError> {
         let name = group.clone();
-        self.ask(&group, |_| on_shard::set_policy(name, generation, policy)).await
+        self.ask(&group, move |_| on_shard::set_policy(name, generation, policy)).await
     }
 
     /// Closes the open epoch and waits until its checkpoint is complete.
-    pub async fn checkpoint(&self, group: GroupId, generation: Generation) -> Result<Epoch, EngineError> {
+    pub(crate) async fn checkpoint(&self, group: GroupId, generation: Generation) -> Result<Epoch, EngineError> {
         let name = group.clone();
-        self.ask(&group, |_| on_shard::checkpoint(name, generation)).await
+        self.ask(&group, move |_| on_shard::checkpoint(name, generation)).await
     }
 
     /// Ends replication.
-    pub async fn stop(
+    pub(crate) async fn stop(
         &self,
         group: GroupId,
         generation: Generation,
         abandon_peer: bool,
     ) -> Result<(), EngineError> {
         let name = group.clone();
-        self.ask(&group, |_| on_shard::stop(name, generation, abandon_peer)).await?;
+        self.ask(&group, move |_| on_shard::stop(name, generation, abandon_peer)).await?;
         tracing::info!(%group, %generation, abandon_peer, "group stopped");
         Ok(())
     }
 
     /// Promotes the secondary.
-    pub async fn failover(&self, failover: Failover) -> Result<Epoch, EngineError> {
+    pub(crate) async fn failover(&self, failover: Failover) -> Result<Epoch, EngineError> {
         let (group, new) = (failover.group.clone(), failover.new);
-        let epoch = self.ask(&group, |_| on_shard::failover(failover)).await?;
+        let epoch = self.ask(&group, move |_| on_shard::failover(failover)).await?;
         tracing::info!(%group, generation = %new, %epoch, "group promoted");
         Ok(epoch)
     }
 
     /// The first error that no later checkpoint has cleared.
-    pub async fn get_error(
+    pub(crate) async fn get_error(
         &self,
         group: GroupId,
         generation: Generation,
     ) -> Result<Option<String>, EngineError> {
         let name = group.clone();
-        self.ask(&group, |_| async move { on_shard::get_error(&name, generation) }).await
+        self.ask(&group, move |_| async move { on_shard::get_error(&name, generation) }).await
     }
 
     async fn ask<T, F, Fut>(&self, group: &GroupId, make: F) -> Result<T, EngineError>
@@ -139,13 +139,11 @@ impl Engine {
             return Err(EngineError::new(Refusal::Exhausted, text));
         }
         for m in members {
-            let record = match state.replicas.get(&m.volume) {
-                Some(r) => r.as_ref().map_err(Clone::clone)?,
-                None => {
-                    let text = format!("volume {} has no replica here: create it first", m.volume);
-                    return Err(EngineError::new(Refusal::NotFound, text));
-                }
+            let Some(record) = state.replicas.get(&m.volume) else {
+                let text = format!("volume {} has no replica here: create it first", m.volume);
+                return Err(EngineError::new(Refusal::NotFound, text));
             };
+            let record = record.as_ref().map_err(Clone::clone)?;
             if record.replica.size != m.size {
                 let text = format!(
                     "the replica of volume {} has {} bytes here, not {}: both sides of a group must be of one size",
@@ -217,8 +215,7 @@ impl Engine {
     }
 
     fn paths(&self, group: std::path::PathBuf, members: &[VolumeId]) -> Paths {
-        let replica = |v: &VolumeId| (v.clone(), self.pool.path(Kind::Volume, v));
-        Paths { group, replicas: members.iter().map(replica).collect() }
+        Paths { group, replicas: members.iter().map(|v| self.pool.path(Kind::Volume, v)).collect() }
     }
 }
 

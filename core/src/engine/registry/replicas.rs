@@ -12,7 +12,7 @@ use crate::engine::pool::Kind;
 
 impl Engine {
     /// Makes a replica of zeroes; fine if there is one of that size.
-    pub async fn create_replica(&self, wanted: Member) -> Result<Replica, EngineError> {
+    pub(crate) async fn create_replica(&self, wanted: Member) -> Result<Replica, EngineError> {
         let _structure = self.structure.lock().await;
         let Member { volume, size } = wanted;
         match self.state().replicas.get(&volume) {
@@ -49,7 +49,7 @@ impl Engine {
 
     /// Deletes a replica and its content, and its group with it, which must be stopped; fine if
     /// there is none.
-    pub async fn delete_replica(&self, volume: VolumeId) -> Result<(), EngineError> {
+    pub(crate) async fn delete_replica(&self, volume: VolumeId) -> Result<(), EngineError> {
         let _structure = self.structure.lock().await;
         let group = match self.state().replicas.get(&volume) {
             None => return Ok(()),

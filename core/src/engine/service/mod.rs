@@ -25,11 +25,11 @@ use super::proto;
 use super::registry::Engine;
 
 /// How long a call may take. A stop or a checkpoint waits for the peer, and throttled disks.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The service. Clones share the engine.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     engine: Arc<Engine>,
     watchers: Arc<tokio::sync::Semaphore>,
     stop: Stop,
@@ -37,7 +37,7 @@ pub struct Service {
 
 impl Service {
     /// Serves this engine; its streams end at `stop`.
-    pub fn new(engine: Arc<Engine>, stop: Stop) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, stop: Stop) -> Self {
         Self { engine, watchers: Arc::new(tokio::sync::Semaphore::new(watch::WATCHERS)), stop }
     }
 }

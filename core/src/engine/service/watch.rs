@@ -27,7 +27,7 @@ use crate::engine::registry::Engine;
 pub(super) const WATCHERS: usize = 256;
 
 /// The bounds of the interval: no client makes the engine do nothing else.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3600));
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_hours(1));
 
 /// How long a figure that nobody is told of may be old.
 const LOOK: Duration = Duration::from_secs(1);

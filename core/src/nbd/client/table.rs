@@ -83,6 +83,12 @@ impl Table {
         cookie
     }
 
+    /// How many there are, those included that nobody waits for.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
     /// Notified when a request begins.
     pub(super) fn begun(&self) -> &Signal {
         &self.begun

@@ -1,0 +1,278 @@
+//! The window: what the primary has queued for the peer and the peer has not acknowledged yet.
+//!
+//! ```text
+//!     push ──► [ unsent frames ] ──sender──► [ sent, not acknowledged ] ──ack──► gone
+//!              └──────────────── bytes() ≤ the window ────────────────┘
+//!                drop_unsent() takes these back
+//! ```
+//!
+//! Bounded by who pushes: [`Window::has_room`] before each frame with data. Frames without data
+//! (begin-epoch, flush, status) are few and always find room.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::frame::{self, Body, HEADER_LEN};
+use crate::runtime::{Data, Env, Signal, Stream, timeout};
+use crate::units::u64_of;
+
+/// The most bytes handed to the stream at once; also what ends a cork early.
+const BATCH: u64 = 128 << 10;
+
+/// The most frames in one send: two pieces each, below the kernel's 1024.
+const BATCH_FRAMES: usize = 256;
+
+/// The queue of one session. Clones are the same queue.
+#[derive(Clone, Debug, Default)]
+pub struct Window(Rc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The most bytes queued and not acknowledged.
+    limit: Cell<u64>,
+    unsent: RefCell<VecDeque<Queued>>,
+    unsent_bytes: Cell<u64>,
+    /// Sent, oldest first: sequence and bytes.
+    sent: RefCell<VecDeque<(u64, u64)>>,
+    bytes: Cell<u64>,
+    next: Cell<u64>,
+    acknowledged: Cell<u64>,
+    applied: Cell<u64>,
+    /// Sent is done: no acknowledgement will come.
+    one_way: Cell<bool>,
+    urgent: Cell<bool>,
+    closed: Cell<bool>,
+    /// For the sender: something to send.
+    filled: Signal,
+    /// For those who wait for room or an acknowledgement.
+    drained: Signal,
+}
+
+/// A frame that was not sent yet.
+#[derive(Debug)]
+pub struct Queued {
+    /// Its sequence.
+    pub sequence: u64,
+    /// What it says.
+    pub body: Body,
+    bytes: u64,
+}
+
+impl Window {
+    /// An empty window of `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        let w = Self::default();
+        w.0.limit.set(limit);
+        w.0.next.set(1);
+        w
+    }
+
+    /// A queue whose frames nobody acknowledges: the secondary's answers, few and small.
+    pub fn one_way() -> Self {
+        let w = Self::new(u64::MAX);
+        w.0.one_way.set(true);
+        w
+    }
+
+    /// Whether `other` is the same session's.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether a frame with `len` bytes of data fits. An empty window takes any.
+    pub fn has_room(&self, len: u64) -> bool {
+        self.0.bytes.get() == 0 || self.0.bytes.get().saturating_add(len) <= self.0.limit.get()
+    }
+
+    /// Queues a frame and says its sequence. With `urgent` the sender does not wait for company.
+    pub fn push(&self, body: Body, urgent: bool) -> u64 {
+        let i = &*self.0;
+        let sequence = i.next.get();
+        i.next.set(sequence + 1);
+        let len = match &body {
+            Body::Write(.., d) => d.len(),
+            _ => 0,
+        };
+        let bytes = u64_of(len + HEADER_LEN);
+        let was_empty = i.unsent.borrow().is_empty();
+        i.unsent.borrow_mut().push_back(Queued { sequence, body, bytes });
+        i.bytes.set(i.bytes.get() + bytes);
+        i.unsent_bytes.set(i.unsent_bytes.get() + bytes);
+        if urgent {
+            i.urgent.set(true);
+        }
+        if was_empty || urgent || i.unsent_bytes.get() >= BATCH {
+            i.filled.notify();
+        }
+        sequence
+    }
+
+    /// The peer has staged all frames up to `received` and applied those up to `applied`.
+    pub fn acknowledge(&self, received: u64, applied: u64) {
+        let i = &*self.0;
+        let mut sent = i.sent.borrow_mut();
+        while let Some((_, bytes)) = sent.front().filter(|(s, _)| *s <= received).copied() {
+            sent.pop_front();
+            i.bytes.set(i.bytes.get() - bytes);
+        }
+        drop(sent);
+        // A hostile peer may acknowledge what was never sent; that only ends its own session's order.
+        let received = received.min(i.next.get() - 1);
+        i.acknowledged.set(i.acknowledged.get().max(received));
+        i.applied.set(i.applied.get().max(applied.min(received)));
+        i.drained.notify();
+    }
+
+    /// Takes back all frames that were not handed to the stream, in order.
+    pub fn drop_unsent(&self) -> Vec<Queued> {
+        let i = &*self.0;
+        let dropped: Vec<_> = i.unsent.borrow_mut().drain(..).collect();
+        i.bytes.set(i.bytes.get() - i.unsent_bytes.take());
+        i.drained.notify();
+        dropped
+    }
+
+    /// Bytes queued and not acknowledged.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.get()
+    }
+
+    /// The sequence of the last frame that was queued.
+    pub fn last_queued(&self) -> u64 {
+        self.0.next.get() - 1
+    }
+
+    /// Up to where the peer has staged.
+    pub fn acknowledged(&self) -> u64 {
+        self.0.acknowledged.get()
+    }
+
+    /// Up to where the peer has applied.
+    pub fn applied(&self) -> u64 {
+        self.0.applied.get()
+    }
+
+    /// Notified when room was made, something was acknowledged, or the window closed.
+    pub fn drained(&self) -> &Signal {
+        &self.0.drained
+    }
+
+    /// Whether all that was queued was handed to the stream.
+    pub fn is_sent(&self) -> bool {
+        self.0.unsent.borrow().is_empty()
+    }
+
+    /// Somebody waits for an acknowledgement: what is queued goes out without waiting for company.
+    pub fn hurry(&self) {
+        if !self.0.unsent.borrow().is_empty() && !self.0.urgent.replace(true) {
+            self.0.filled.notify();
+        }
+    }
+
+    /// Ends the sender; nothing queued goes out any more.
+    pub fn close(&self) {
+        self.0.closed.set(true);
+        self.0.filled.notify();
+        self.0.drained.notify();
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.get()
+    }
+
+    /// Changes the limit.
+    pub fn set_limit(&self, limit: u64) {
+        self.0.limit.set(limit);
+        self.0.drained.notify();
+    }
+
+    /// Sends what is queued until closed or the stream fails. What is not urgent waits up to
+    /// `cork` for company: one wake-up of the peer for many writes.
+    pub async fn run<E: Env>(&self, env: &E, stream: &E::Stream, cork: Duration) -> std::io::Result<()> {
+        let i = &*self.0;
+        loop {
+            i.filled.wait_until(|| i.closed.get() || !i.unsent.borrow().is_empty()).await;
+            let go = || i.closed.get() || i.urgent.get() || i.unsent_bytes.get() >= BATCH;
+            if !cork.is_zero() && !go() {
+                timeout(env, cork, i.filled.wait_until(go)).await;
+            }
+            if i.closed.get() {
+                return Ok(());
+            }
+            let batch = self.take();
+            stream.send(batch).await?;
+            i.drained.notify();
+        }
+    }
+
+    /// The next frames to send, as bytes.
+    fn take(&self) -> Vec<Data> {
+        let i = &*self.0;
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        let mut unsent = i.unsent.borrow_mut();
+        let mut sent = i.sent.borrow_mut();
+        while let Some(q) = unsent.front() {
+            if sent_enough(out.len(), bytes, q.bytes) {
+                break;
+            }
+            let Some(q) = unsent.pop_front() else { break };
+            let (header, payload) = frame::encode(q.sequence, &q.body);
+            out.push(header);
+            out.extend(payload);
+            bytes += q.bytes;
+            if i.one_way.get() {
+                i.bytes.set(i.bytes.get() - q.bytes);
+            } else {
+                sent.push_back((q.sequence, q.bytes));
+            }
+        }
+        i.unsent_bytes.set(i.unsent_bytes.get() - bytes);
+        if unsent.is_empty() {
+            i.urgent.set(false);
+        }
+        out
+    }
+}
+
+fn sent_enough(pieces: usize, bytes: u64, next: u64) -> bool {
+    pieces > 0 && (bytes + next > 4 * BATCH || pieces >= 2 * BATCH_FRAMES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{ByteRange, VolumeIndex};
+
+    fn write(len: usize) -> Body {
+        Body::Write(VolumeIndex(0), ByteRange::new(0, u64_of(len)), Data::zeroes(len))
+    }
+
+    #[test]
+    fn a_full_window_has_no_room_until_the_peer_acknowledges() {
+        let w = Window::new(10_000);
+        assert!(w.has_room(1 << 30), "an empty window takes any frame");
+        let a = w.push(write(6000), false);
+        assert!(!w.has_room(6000));
+        assert_eq!(w.take().len(), 2);
+        w.acknowledge(a, 0);
+        assert!(w.has_room(6000));
+        assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, a, 0));
+    }
+
+    #[test]
+    fn unsent_frames_can_be_taken_back_and_sent_ones_cannot() {
+        let w = Window::new(1 << 20);
+        w.push(write(100), false);
+        w.take();
+        let b = w.push(write(200), false);
+        let back = w.drop_unsent();
+        assert_eq!(back.iter().map(|q| q.sequence).collect::<Vec<_>>(), [b]);
+        assert_eq!(w.bytes(), 140);
+        w.acknowledge(u64::MAX, u64::MAX);
+        assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, b, b));
+    }
+}

@@ -1,0 +1,81 @@
+//! The handshake of a client on a stream, within its time.
+
+use super::{Options, corrupt, lost};
+use crate::disk::{Error, ErrorKind, Result};
+use crate::nbd::ExportInfo;
+use crate::nbd::handshake::{self, Listing, Negotiated, Step};
+use crate::nbd::wire::{EXPORT_LEN, GREETING_LEN, Greeting, OPTION_REPLY_LEN, OptionReply};
+use crate::runtime::{Data, Env, Reader, Stream, timeout};
+
+/// Does a handshake within its time; whatever goes wrong, the stream is closed.
+pub(super) async fn within<E: Env, T>(
+    env: &E,
+    stream: &E::Stream,
+    options: &Options,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let limit = options.handshake;
+    let done = timeout(env, limit, work).await.unwrap_or_else(|| {
+        let what = format!("the NBD server did not finish the handshake within {limit:?}");
+        Err(Error::own(ErrorKind::Disconnected, what))
+    });
+    if done.is_err() {
+        stream.shutdown();
+    }
+    done
+}
+
+pub(super) async fn negotiate<S: Stream>(
+    reader: &mut Reader<S>,
+    stream: &S,
+    export: &str,
+) -> Result<Negotiated> {
+    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
+    let (mut client, mut step) = handshake::Client::begin(export, greeting);
+    loop {
+        match step {
+            Step::Ready(agreed) => return Ok(agreed),
+            Step::Export(bytes, zeroes) => {
+                send(stream, &bytes).await?;
+                let export = exact::<_, EXPORT_LEN>(reader).await?;
+                drop(reader.payload(zeroes).await.map_err(lost)?);
+                step = client.export(&export)?;
+                continue;
+            }
+            Step::Send(bytes) => send(stream, &bytes).await?,
+            Step::Read => {}
+        }
+        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
+        let header = OptionReply::decode(&header).map_err(corrupt)?;
+        let len = client.header(header)?;
+        let data = reader.payload(len).await.map_err(lost)?;
+        step = client.reply(header.kind, &data)?;
+    }
+}
+
+pub(super) async fn list<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Vec<ExportInfo>> {
+    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
+    let (mut listing, ask) = Listing::begin(greeting)?;
+    send(stream, &ask).await?;
+    loop {
+        let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
+        let header = OptionReply::decode(&header).map_err(corrupt)?;
+        let len = listing.header(header)?;
+        let data = reader.payload(len).await.map_err(lost)?;
+        if let Some(exports) = listing.reply(header.kind, &data)? {
+            // Whether it hears the goodbye does not matter.
+            let _ = send(stream, &Listing::goodbye()).await;
+            return Ok(exports);
+        }
+    }
+}
+
+async fn exact<S: Stream, const N: usize>(reader: &mut Reader<S>) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.exact(&mut bytes).await.map_err(lost)?;
+    Ok(bytes)
+}
+
+async fn send<S: Stream>(stream: &S, bytes: &[u8]) -> Result<()> {
+    stream.send(vec![Data::copy_of(bytes)]).await.map_err(lost)
+}

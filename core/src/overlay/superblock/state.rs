@@ -1,0 +1,162 @@
+//! What a group remembers about itself over a restart.
+//!
+//! ```text
+//!   GroupState ─┬─ who:      group, pool, generation and its history, members (volume, uuid, size)
+//!               ├─ what:     role, stage, policy, peer address, inbound, error
+//!               ├─ when:     epoch (highest opened), record, its times and bytes
+//!               └─ promoted: active that counts, logs to undo, how far the commit has come
+//! ```
+
+use std::time::Duration;
+
+use crate::runtime::Wall;
+use crate::units::{ByteOffset, Epoch, Generation, GroupId, Uuid, VolumeId, VolumeIndex};
+
+/// The most generations a history keeps.
+pub const HISTORY_MAX: usize = 32;
+
+/// The most logs one promotion can name. Each is an epoch that was open at once.
+pub const UNDO_LOGS_MAX: usize = 512;
+
+/// What a replica is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// Not started.
+    #[default]
+    None,
+    /// It serves the VM.
+    Primary,
+    /// It receives.
+    Secondary,
+}
+
+/// How far a replica has come: the states of the seed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stage {
+    /// Not started.
+    #[default]
+    None,
+    /// Started.
+    Running,
+    /// Promoted; the roll-back is being merged.
+    Failover,
+    /// Promoted; merging failed and can be retried.
+    FailoverFailed,
+    /// Promoted, and merged.
+    Done,
+}
+
+/// When a write is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// When the local disk has it and the window has taken it.
+    #[default]
+    Checkpointed,
+    /// When the peer has acknowledged it too.
+    Synchronous,
+}
+
+/// What was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// When a write is complete.
+    pub mode: Mode,
+    /// How often an epoch is closed; zero: only when asked.
+    pub checkpoint_interval: Duration,
+    /// The most bytes of undo logs.
+    pub undo_limit: u64,
+    /// The most bytes of frames on their way.
+    pub window: u64,
+    /// The longest a write is held up by a full window.
+    pub max_delay: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Checkpointed,
+            checkpoint_interval: Duration::from_secs(1),
+            undo_limit: 256 << 20,
+            window: 8 << 20,
+            max_delay: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One volume of the group, by the order of [`VolumeIndex`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its name.
+    pub volume: VolumeId,
+    /// The replica here.
+    pub uuid: Uuid,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Which active disk counts: one of any other id is garbage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ActiveId {
+    /// The id its map pages carry.
+    pub id: Uuid,
+    /// The generation it lies over.
+    pub generation: Generation,
+    /// The checkpoint it lies over.
+    pub checkpoint: Epoch,
+}
+
+/// How far the commit has come: all before it, in the order of the group's volumes, is merged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct CommitPosition {
+    /// The volume that is being merged.
+    pub volume: VolumeIndex,
+    /// The first byte of it that is not.
+    pub offset: ByteOffset,
+}
+
+/// Everything the superblock of a group holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupState {
+    /// The name of the group.
+    pub group: GroupId,
+    /// The pool it lies in.
+    pub pool: Uuid,
+    /// What this replica is for.
+    pub role: Role,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Who may write, as far as it knows.
+    pub generation: Generation,
+    /// The generations it was of, newest last; at most [`HISTORY_MAX`].
+    pub history: Vec<Generation>,
+    /// The highest epoch that was opened.
+    pub epoch: Epoch,
+    /// The last checkpoint that is complete here.
+    pub record: Epoch,
+    /// When that checkpoint was cut.
+    pub record_cut: Wall,
+    /// When it was complete.
+    pub record_done: Wall,
+    /// How many bytes its epoch brought.
+    pub record_bytes: u64,
+    /// Where the peer is; at most 1024 bytes.
+    pub peer_address: Option<String>,
+    /// What was asked for.
+    pub policy: Policy,
+    /// Whether a foreign primary writes through the inbound export.
+    pub inbound: bool,
+    /// Whether an error was stored that only a later record clears.
+    pub error: bool,
+    /// Nothing was ever written to these replicas: they hold zeroes.
+    pub blank: bool,
+    /// Primary: the peer has to forget what it holds, since nothing is known of it.
+    pub anew: bool,
+    /// The volumes, at most 64.
+    pub members: Vec<Member>,
+    /// The active disk that counts, if one does.
+    pub active: Option<ActiveId>,
+    /// The logs to be undone, oldest first; at most [`UNDO_LOGS_MAX`].
+    pub undo: Vec<Uuid>,
+    /// How far undoing them has come.
+    pub commit: CommitPosition,
+}

@@ -1,0 +1,143 @@
+//! The secondary's side of a checkpoint: begin-epoch N+1 closes epoch N.
+//!
+//! ```text
+//!   everything before it is applied ─► log N+1 is opened, frames of N+1 go on at once
+//!           └─► flush the disks ─► record N: one write of the group superblock ─► logs <= N are free
+//! ```
+
+use std::rc::Rc;
+
+use futures::future::join_all;
+
+use super::secondary::Secondary;
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::link::frame::Body;
+use crate::overlay::{ActiveId, Bitmap, Role, Stage, UndoLog};
+use crate::units::{Epoch, Uuid};
+
+/// More open logs than this, and the frames of the next epoch wait for the record.
+const LOGS_OVERLAPPED: usize = 8;
+
+/// Makes every volume's disk durable.
+pub(crate) async fn flush_disks<H: Host>(s: &Secondary<H>) -> Result<()> {
+    let all: Vec<_> = s.volumes.iter().map(|v| v.disk.flush()).collect();
+    join_all(all).await.into_iter().collect()
+}
+
+/// Opens a log for the open epoch; it becomes the newest.
+pub(crate) async fn open_log<H: Host>(s: &Secondary<H>) -> Result<UndoLog<H::Disk>> {
+    let log = s.logs.open_log(s.open_epoch.get()).await?;
+    s.chain.push(log.clone());
+    *s.log.borrow_mut() = Some(log.clone());
+    Ok(log)
+}
+
+/// All frames of epochs before `next` are applied: they are checkpoint `next - 1`.
+pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> Result<()> {
+    if next <= s.open_epoch.get() {
+        return Err(Error::own(
+            ErrorKind::Invalid,
+            format!("begin-epoch {next}, but epoch {} is open already", s.open_epoch.get()),
+        ));
+    }
+    // The primary begins an epoch only after the record of the last one: there is nothing to wait
+    // for, unless a session was lost in between.
+    s.changed.wait_until(|| !s.recording.get()).await;
+    let closed = next.previous();
+    let cut = s.host.wall();
+    let bytes = s.epoch_bytes.replace(0);
+    s.open_epoch.set(next);
+    *s.claimed.borrow_mut() = vec![Bitmap::new(); s.volumes.len()];
+    s.saving.set(true);
+    *s.log.borrow_mut() = None;
+    s.recording.set(true);
+    let s2 = s.clone();
+    let task = s.host.spawn("record", async move {
+        let r = record(&s2, closed, cut, bytes).await;
+        s2.recording.set(false);
+        match r {
+            Ok(()) => {
+                if let Some(w) = &*s2.session.borrow() {
+                    w.push(Body::Record(closed), true);
+                }
+            }
+            Err(e) => s2.fail(&e),
+        }
+        s2.changed.notify();
+    });
+    if s.chain.logs().len() >= LOGS_OVERLAPPED {
+        task.join().await;
+    }
+    Ok(())
+}
+
+/// Writes record `closed`: from here on every failover lands on it or on a newer one.
+async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: crate::runtime::Wall, bytes: u64) -> Result<()> {
+    flush_disks(s).await?;
+    if s.failed.borrow().is_some() {
+        return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
+    }
+    let is_used = s.active_bytes() > 0 || s.consumer_writes.get() > 0;
+    let (id, actives) = if is_used {
+        let id = next_active(s);
+        // The files of the checkpoint before the last one: its readers are short, one disk request.
+        let slot = super::slot_of(id);
+        s.changed.wait_until(|| s.holders.get()[slot] == 0).await;
+        (id, s.blank_actives(id))
+    } else {
+        let point = s.chain.point();
+        let same = (0..s.volumes.len()).map(|i| point.active(crate::units::VolumeIndex(u16::try_from(i).unwrap_or(0))));
+        (s.active_id(), same.collect())
+    };
+    let done = s.host.wall();
+    s.store
+        .update(|g| {
+            g.record = closed;
+            g.epoch = g.epoch.max(closed.next());
+            (g.record_cut, g.record_done, g.record_bytes) = (cut, done, bytes);
+            g.active = Some(ActiveId { id, generation: g.generation, checkpoint: closed });
+        })
+        .await?;
+    s.chain.complete(closed, actives);
+    s.last.set(super::status::Checkpoint { epoch: closed, cut, done, bytes });
+    *s.error.borrow_mut() = None;
+    Ok(())
+}
+
+/// An id for the next active disk: its lowest bit names the files, and is not the current one's.
+fn next_active<H: Host>(s: &Secondary<H>) -> Uuid {
+    let random = u128::from(s.host.random()) << 64 | u128::from(s.host.random());
+    Uuid((random & !1) | (1 ^ (s.active_id().0 & 1)))
+}
+
+/// The replication ends here by the primary's word: both keep checkpoint `epoch`.
+pub(crate) async fn stop<H: Host>(s: &Rc<Secondary<H>>, epoch: Epoch) -> Result<()> {
+    s.changed.wait_until(|| !s.recording.get()).await;
+    if s.store.state().record != epoch {
+        return Err(Error::own(
+            ErrorKind::Invalid,
+            format!("stop at checkpoint {epoch}, but the last one here is {}", s.store.state().record),
+        ));
+    }
+    let id = next_active(s);
+    s.store
+        .update(|g| {
+            g.role = Role::Secondary;
+            g.stage = Stage::None;
+            g.active = Some(ActiveId { id, generation: g.generation, checkpoint: epoch });
+        })
+        .await?;
+    if let Some(w) = &*s.session.borrow() {
+        w.push(Body::Stop(epoch), true);
+    }
+    s.ended.set(true);
+    s.changed.notify();
+    Ok(())
+}
+
+impl<H: Host> Secondary<H> {
+    /// The id of the active disk that counts.
+    pub(crate) fn active_id(&self) -> Uuid {
+        self.store.state().active.map_or(Uuid::default(), |a| a.id)
+    }
+}

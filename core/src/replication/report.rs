@@ -1,0 +1,67 @@
+//! What a group says of itself, gathered.
+
+use super::group::{Group, Part};
+use super::status::{Checkpoint, GroupStatus, LinkState};
+use crate::disk::Host;
+use crate::units::Epoch;
+
+impl<H: Host> Group<H> {
+    /// Its state now.
+    pub fn status(&self) -> GroupStatus {
+        let s = self.state();
+        let mut out = GroupStatus {
+            role: Some((s.role, s.stage)),
+            generation: s.generation,
+            link: LinkState::Solo,
+            epoch: s.epoch,
+            checkpoint: Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes },
+            ..GroupStatus::default()
+        };
+        drop(s);
+        out.error = self.error();
+        match &*self.0.part.borrow() {
+            Part::Idle => {}
+            Part::Primary(p, promoted) => {
+                if let Some(q) = promoted {
+                    out.commit = q.progress();
+                }
+                let Some(peer) = &*p.peer.borrow() else { return out };
+                out.epoch = peer.leg.open_epoch();
+                out.checkpoint = peer.last.get();
+                out.at_risk = peer.leg.at_risk_bytes();
+                out.missing = peer.leg.missing_bytes();
+                if peer.leg.is_undo_full() {
+                    out.error.get_or_insert_with(|| {
+                        "UndoFull: what the peer lacks does not fit into its undo logs; raise the undo limit, or start anew"
+                            .into()
+                    });
+                }
+                if let Some(w) = peer.leg.window() {
+                    out.window = w.bytes();
+                    out.frames = (w.last_queued(), w.acknowledged(), w.applied());
+                }
+                out.link = if peer.leg.promotable.get() && out.missing == 0 && peer.leg.is_up() {
+                    LinkState::Running
+                } else if !peer.leg.promotable.get() && peer.leg.is_up() {
+                    LinkState::Syncing
+                } else {
+                    LinkState::Degraded
+                };
+            }
+            Part::Secondary(s) => {
+                out.epoch = s.open_epoch.get();
+                out.checkpoint = s.last.get();
+                out.undo = s.undo_bytes();
+                out.active = s.active_bytes();
+                out.frames = (s.received.get(), s.received.get(), s.applied.get());
+                let is_connected = s.session.borrow().is_some() || self.state().inbound;
+                out.link = match (is_connected, s.last.get().epoch) {
+                    (true, Epoch::NONE) => LinkState::Syncing,
+                    (true, _) => LinkState::Running,
+                    (false, _) => LinkState::Degraded,
+                };
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,211 @@
+//! Building a role from what the superblock says: at a start, and again after a restart.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::group::{Group, Part};
+use super::leg::Leg;
+use super::local::Local;
+use super::primary::{Peer, Primary};
+use super::promoted::Promoted;
+use super::replica::slot_of;
+use super::secondary::{Secondary, SecondaryVolume};
+use super::status::Checkpoint;
+use super::{apply, checkpoint, resync, session};
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::overlay::{Active, Bitmap, Chain, RangeLock, Role, Stage, UndoLog};
+use crate::runtime::Address;
+use crate::units::{Epoch, Uuid, VolumeIndex};
+
+impl<H: Host> Group<H> {
+    /// After a restart: what ran goes on.
+    pub(crate) async fn resume(&self) -> Result<()> {
+        let (role, stage, inbound) = {
+            let s = self.state();
+            (s.role, s.stage, s.inbound)
+        };
+        match (role, stage) {
+            (Role::Primary, Stage::Running | Stage::Done) => {
+                // Files of logs and intent are found again when they are needed.
+                self.0.logs.recover(self.state().record, |_| false).await?;
+                self.become_primary();
+                self.connect_peer(false).await
+            }
+            (Role::Primary, Stage::Failover | Stage::FailoverFailed) => self.resume_promoted().await,
+            (Role::Secondary, Stage::Running) => {
+                self.become_secondary(true).await?;
+                if inbound {
+                    *self.0.inbound_error.borrow_mut() =
+                        Some("the engine was restarted: what the inbound writer sent meanwhile is unknown".into());
+                }
+                Ok(())
+            }
+            (Role::None | Role::Primary | Role::Secondary, Stage::None)
+            | (Role::Secondary, Stage::Failover | Stage::FailoverFailed | Stage::Done)
+            | (Role::None, Stage::Running | Stage::Failover | Stage::FailoverFailed | Stage::Done) => {
+                self.0.logs.recover(self.state().record, |_| false).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A primary on the plain disks, solo until a peer is connected.
+    pub(crate) fn become_primary(&self) -> Rc<Primary<H>> {
+        let locals = self.disks().into_iter().map(Local::Plain).collect();
+        let p = Primary::new(&self.0.host, self.0.store.clone(), locals, self.0.changed.clone());
+        *self.0.part.borrow_mut() = Part::Primary(p.clone(), None);
+        p
+    }
+
+    /// Gives the primary its peer, if the superblock names one. `anew`: nothing is known of what
+    /// the peer has.
+    pub(crate) async fn connect_peer(&self, anew: bool) -> Result<()> {
+        let Some((p, _)) = self.primary() else { return Ok(()) };
+        let Some(address) = self.state().peer_address.clone() else { return Ok(()) };
+        let address: Address = address
+            .parse()
+            .map_err(|e: crate::units::ParseError| Error::own(ErrorKind::Corrupt, format!("peer address: {e}")))?;
+        let intent = self.intent().await?;
+        let mut missing = vec![Bitmap::new(); p.volumes.len()];
+        if !anew {
+            for (i, m) in missing.iter_mut().enumerate() {
+                for r in intent.marked(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))) {
+                    m.set(r.intersect(crate::units::ByteRange::new(0, self.0.replicas[i].disk.len())));
+                }
+            }
+        }
+        let (epoch, last, policy) = {
+            let s = self.state();
+            let last = Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes };
+            (s.epoch, if anew { Checkpoint::default() } else { last }, s.policy.clone())
+        };
+        let leg = Leg::new(&self.0.host, epoch, missing, &policy);
+        *p.policy.borrow_mut() = policy;
+        let peer = Peer::new(leg, intent, last);
+        let spawn = |name, f: std::pin::Pin<Box<dyn Future<Output = ()>>>| self.0.host.spawn(name, f);
+        let tasks = vec![
+            spawn("link", Box::pin(session::run(p.clone(), peer.clone(), address))),
+            spawn("checkpoints", Box::pin(checkpoint::run(p.clone(), peer.clone()))),
+            spawn("resync", Box::pin(resync::run(p.clone(), peer.clone()))),
+        ];
+        *peer.tasks.borrow_mut() = tasks;
+        *p.peer.borrow_mut() = Some(peer);
+        self.0.changed.notify();
+        Ok(())
+    }
+
+    /// A secondary; with `recover` the logs of the open epoch are found again, else there are none.
+    pub(crate) async fn become_secondary(&self, recover: bool) -> Result<Rc<Secondary<H>>> {
+        let (record, epoch, active, last) = {
+            let s = self.state();
+            let last = Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes };
+            (s.record, s.epoch, s.active.map_or(Uuid::default(), |a| a.id), last)
+        };
+        let logs = self.0.logs.recover(record, |log| recover && record != Epoch::NONE && log.epoch() > record).await?;
+        self.0.logs.prepare(2).await?;
+        let slots = self.active_files().await?;
+        let actives = self.open_actives(&slots, active).await?;
+        let chain = Chain::new(record, actives);
+        let free = self.0.logs.clone();
+        chain.on_free(Rc::new(move |log| free.give_back(&log)));
+        let open = logs.iter().map(UndoLog::epoch).fold(epoch, Epoch::max);
+        for log in logs {
+            chain.push(log);
+        }
+        let volumes: Vec<_> = self
+            .disks()
+            .into_iter()
+            .map(|disk| SecondaryVolume { disk, lock: RangeLock::default(), active_lock: RangeLock::default() })
+            .collect();
+        let s = Rc::new(Secondary {
+            host: self.0.host.clone(),
+            store: self.0.store.clone(),
+            claimed: RefCell::new(vec![Bitmap::new(); volumes.len()]),
+            volumes,
+            logs: self.0.logs.clone(),
+            chain,
+            log: RefCell::default(),
+            saving: Cell::new(record != Epoch::NONE),
+            open_epoch: Cell::new(open),
+            staging: super::secondary::Staging::default(),
+            progress: RefCell::default(),
+            applied: Cell::default(),
+            batches: Cell::default(),
+            received: Cell::default(),
+            recording: Cell::default(),
+            failed: RefCell::default(),
+            error: RefCell::default(),
+            session: RefCell::default(),
+            cut_session: RefCell::default(),
+            epoch_bytes: Cell::default(),
+            last: Cell::new(last),
+            slots: RefCell::new(slots),
+            consumer_writes: Cell::default(),
+            holders: Cell::default(),
+            ended: Cell::default(),
+            changed: self.0.changed.clone(),
+            task: RefCell::default(),
+        });
+        s.adopt_epoch(open);
+        let task = self.0.host.spawn("apply", apply::run(s.clone()));
+        *s.task.borrow_mut() = Some(task);
+        *self.0.part.borrow_mut() = Part::Secondary(s.clone());
+        self.0.changed.notify();
+        Ok(s)
+    }
+
+    async fn open_actives(&self, slots: &[[(H::Disk, H::Disk); 2]], id: Uuid) -> Result<Vec<Active<H::Disk>>> {
+        let mut actives = Vec::new();
+        for (slot, r) in slots.iter().zip(&self.0.replicas) {
+            let (data, map) = slot[slot_of(id)].clone();
+            actives.push(Active::open(data, map, id, r.disk.len()).await?);
+        }
+        Ok(actives)
+    }
+
+    /// A promoted group whose roll-back is not merged yet: serves the view, resumes the commit.
+    async fn resume_promoted(&self) -> Result<()> {
+        let (record, undo, active, commit) = {
+            let s = self.state();
+            (s.record, s.undo.clone(), s.active.map_or(Uuid::default(), |a| a.id), s.commit)
+        };
+        let logs = self.0.logs.recover(record, |log| undo.contains(&log.uuid())).await?;
+        for wanted in &undo {
+            if !logs.iter().any(|l| l.uuid() == *wanted) {
+                return Err(Error::own(
+                    ErrorKind::Corrupt,
+                    format!("undo log {wanted}, which the failover needs, is not in the pool: the roll-back can't be finished"),
+                ));
+            }
+        }
+        let slots = self.active_files().await?;
+        let actives = self.open_actives(&slots, active).await?;
+        let chain = Chain::new(record, actives);
+        let free = self.0.logs.clone();
+        chain.on_free(Rc::new(move |log| free.give_back(&log)));
+        for log in logs {
+            chain.push(log);
+        }
+        let promoted = Promoted::new(
+            &self.0.host,
+            self.0.store.clone(),
+            self.disks(),
+            chain,
+            commit,
+            self.0.changed.clone(),
+        );
+        self.serve_promoted(promoted);
+        Ok(())
+    }
+
+    /// Makes a promoted replica the primary, and merges in the background.
+    pub(crate) fn serve_promoted(&self, promoted: Rc<Promoted<H>>) {
+        let locals = (0..self.0.replicas.len())
+            .map(|i| Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+            .collect();
+        let p = Primary::new(&self.0.host, self.0.store.clone(), locals, self.0.changed.clone());
+        *self.0.part.borrow_mut() = Part::Primary(p, Some(promoted.clone()));
+        self.0.host.spawn("commit", promoted.commit());
+        self.0.changed.notify();
+    }
+}

@@ -1,0 +1,324 @@
+//! The secondary: a copy that can always be rolled back to the last checkpoint.
+//!
+//! ```text
+//!   link or inbound ─► staging (bounded) ─► apply: save old content │ sync │ overwrite   (apply.rs)
+//!                                              └─► undo log           └─► secondary disk
+//!   consumer ─► view: active over undo logs over secondary disk                           (view.rs)
+//!   begin-epoch N+1 ─► all before it applied ─► disks flushed ─► record N in the superblock (record.rs)
+//! ```
+//!
+//! A session has ended when every staged frame is applied (after an error: dropped), no overwrite
+//! and no record write is in flight; only then a hello is answered or the replica promoted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::logs::LogFiles;
+use super::store::Store;
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
+use crate::runtime::{Data, Signal, Task};
+use crate::units::{ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of};
+
+/// The most bytes of frames that wait to be applied.
+pub(crate) const STAGING_MAX: u64 = 8 << 20;
+
+/// The secondary's role in a group.
+pub(crate) struct Secondary<H: Host> {
+    pub(crate) host: H,
+    pub(crate) store: Rc<Store<H>>,
+    pub(crate) volumes: Vec<SecondaryVolume<H>>,
+    pub(crate) logs: Rc<LogFiles<H>>,
+    /// Which logs and actives lie over the last checkpoint.
+    pub(crate) chain: Chain<H::Disk>,
+    /// The newest log, if it may still be written: a recovered one may not.
+    pub(crate) log: RefCell<Option<UndoLog<H::Disk>>>,
+    /// Per volume: the clusters of the open epoch that are saved, or about to be.
+    pub(crate) claimed: RefCell<Vec<Bitmap>>,
+    /// Whether old content is saved at all: from the first begin-epoch on.
+    pub(crate) saving: Cell<bool>,
+    pub(crate) open_epoch: Cell<Epoch>,
+    pub(crate) staging: Staging,
+    /// What was applied, for acknowledgements: `(sequence, done)` in stream order.
+    pub(crate) progress: RefCell<VecDeque<(u64, Rc<Cell<bool>>)>>,
+    pub(crate) applied: Cell<u64>,
+    /// Batches taken from staging and not finished.
+    pub(crate) batches: Cell<usize>,
+    /// The last sequence that was staged.
+    pub(crate) received: Cell<u64>,
+    /// A record write is in flight.
+    pub(crate) recording: Cell<bool>,
+    /// The first error of this session; it applies nothing more.
+    pub(crate) failed: RefCell<Option<String>>,
+    /// The first error since the last record, for `get_error`.
+    pub(crate) error: RefCell<Option<String>>,
+    /// What goes back to the primary of the current session.
+    pub(crate) session: RefCell<Option<crate::link::Window>>,
+    /// Cuts the current session's stream.
+    pub(crate) cut_session: RefCell<Option<Rc<dyn Fn()>>>,
+    /// When the last begin-epoch arrived, and the bytes of its epoch.
+    pub(crate) epoch_bytes: Cell<u64>,
+    pub(crate) last: Cell<super::status::Checkpoint>,
+    /// Which of the two active files of each volume the current checkpoint uses, and who writes.
+    pub(crate) slots: RefCell<Vec<[(H::Disk, H::Disk); 2]>>,
+    pub(crate) consumer_writes: Cell<usize>,
+    /// Consumer requests that hold a checkpoint, by the active files it uses.
+    pub(crate) holders: Cell<[usize; 2]>,
+    pub(crate) ended: Cell<bool>,
+    pub(crate) changed: Signal,
+    pub(crate) task: RefCell<Option<Task>>,
+}
+
+/// A volume of the secondary.
+pub(crate) struct SecondaryVolume<H: Host> {
+    pub(crate) disk: H::Disk,
+    /// Orders overlapping overwrites as the stream does.
+    pub(crate) lock: RangeLock,
+    /// Orders a consumer's overlapping writes.
+    pub(crate) active_lock: RangeLock,
+}
+
+/// A frame that waits to be applied.
+pub(crate) struct Staged {
+    pub(crate) sequence: u64,
+    pub(crate) item: Item,
+    /// Who waits until it is applied (inbound writes): told how it went.
+    pub(crate) done: Option<Waiter>,
+}
+
+/// Tells an inbound writer how its write went.
+pub(crate) type Waiter = futures::channel::oneshot::Sender<Result<()>>;
+
+/// What is to be applied.
+pub(crate) enum Item {
+    Write(VolumeIndex, ByteRange, Data),
+    Zero { volume: VolumeIndex, range: ByteRange, punch: bool },
+    Flush,
+    BeginEpoch(Epoch),
+    Stop(Epoch),
+}
+
+impl Item {
+    pub(crate) fn place(&self) -> Option<(VolumeIndex, ByteRange)> {
+        match self {
+            Self::Write(v, r, _) => Some((*v, *r)),
+            Self::Zero { volume, range, .. } => Some((*volume, *range)),
+            Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => None,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Write(_, _, d) => u64_of(d.len()),
+            Self::Zero { .. } | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => 64,
+        }
+    }
+}
+
+/// The bounded queue between a session and the apply task.
+#[derive(Default)]
+pub(crate) struct Staging {
+    queue: RefCell<VecDeque<Staged>>,
+    /// Bytes staged and not applied yet.
+    bytes: Cell<u64>,
+    pub(crate) signal: Signal,
+}
+
+impl Staging {
+    /// Waits for room, then queues.
+    pub(crate) async fn push(&self, staged: Staged) {
+        let bytes = staged.item.bytes();
+        self.signal.wait_until(|| self.bytes.get() == 0 || self.bytes.get() + bytes <= STAGING_MAX).await;
+        self.bytes.set(self.bytes.get() + bytes);
+        self.queue.borrow_mut().push_back(staged);
+        self.signal.notify();
+    }
+
+    /// The next frames that can be applied together: data only, or a single other one.
+    pub(crate) fn take_batch(&self, frames_max: usize, bytes_max: u64) -> Vec<Staged> {
+        let mut queue = self.queue.borrow_mut();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = queue.front() {
+            let place = next.item.place();
+            let len = place.map_or(0, |(_, r)| r.len());
+            if !batch.is_empty() && (place.is_none() || batch.len() >= frames_max || bytes + len > bytes_max) {
+                break;
+            }
+            bytes += len;
+            batch.extend(queue.pop_front());
+            if place.is_none() {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Frames with `bytes` of data were applied or dropped.
+    pub(crate) fn release(&self, items: impl Iterator<Item = u64>) {
+        self.bytes.set(self.bytes.get().saturating_sub(items.sum()));
+        self.signal.notify();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    fn drop_all(&self) -> Vec<Staged> {
+        let all: Vec<_> = self.queue.borrow_mut().drain(..).collect();
+        self.release(all.iter().map(|s| s.item.bytes()));
+        all
+    }
+}
+
+pub(crate) fn bytes_of(batch: &[Staged]) -> Vec<u64> {
+    batch.iter().map(|s| s.item.bytes()).collect()
+}
+
+impl<H: Host> Secondary<H> {
+    pub(crate) fn volume(&self, v: VolumeIndex) -> Result<&SecondaryVolume<H>> {
+        self.volumes.get(v.get()).ok_or_else(|| Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0)))
+    }
+
+    /// Whether a frame is one that this group can take; says why not.
+    pub(crate) fn check_place(&self, v: VolumeIndex, range: ByteRange) -> Result<()> {
+        let len = self.volume(v)?.disk.len();
+        if range.end > len {
+            return Err(Error::beyond_end("frame", range, len));
+        }
+        Ok(())
+    }
+
+    /// Notes the first error of the session: nothing more is applied, no record written. The
+    /// primary hears of it, and what is staged is dropped.
+    pub(crate) fn fail(&self, why: &Error) {
+        if self.failed.borrow().is_some() {
+            return;
+        }
+        let text = format!("{why:?}");
+        *self.failed.borrow_mut() = Some(text.clone());
+        self.error.borrow_mut().get_or_insert_with(|| text.clone());
+        if let Some(w) = &*self.session.borrow() {
+            w.push(crate::link::frame::Body::Error(text), true);
+        }
+        self.changed.notify();
+        self.staging.signal.notify();
+    }
+
+    /// Drops what is staged after an error, telling who waits.
+    pub(crate) fn drop_staged(&self) {
+        let why = self.failed.borrow().clone().unwrap_or_default();
+        for s in self.staging.drop_all() {
+            if let Some(done) = s.done {
+                let _ = done.send(Err(Error::own(ErrorKind::Io, why.clone())));
+            }
+        }
+    }
+
+    /// Ends when nothing of the last session is under way any more.
+    pub(crate) async fn quiet(&self) {
+        let calm = || self.staging.is_empty() && self.batches.get() == 0 && !self.recording.get();
+        while !calm() {
+            let a = self.staging.signal.wait();
+            let b = self.changed.wait();
+            let _ = futures::future::select(a, b).await;
+        }
+    }
+
+    /// Drops its checkpoint: the primary knows nothing of what is here and sends everything anew.
+    pub(crate) async fn forget(&self) -> Result<()> {
+        if self.store.state().record == Epoch::NONE {
+            return Ok(());
+        }
+        self.store.update(|g| g.record = Epoch::NONE).await?;
+        let point = self.chain.point();
+        let same = (0..self.volumes.len())
+            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+            .collect();
+        self.chain.complete(self.open_epoch.get(), same);
+        *self.log.borrow_mut() = None;
+        *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
+        self.saving.set(false);
+        self.last.set(super::status::Checkpoint::default());
+        Ok(())
+    }
+
+    /// Adopts the open epoch that a hello agreed on: all open logs become its.
+    pub(crate) fn adopt_epoch(&self, epoch: Epoch) {
+        let epoch = epoch.max(self.open_epoch.get());
+        self.open_epoch.set(epoch);
+        for log in self.chain.logs() {
+            log.set_epoch(epoch);
+        }
+        self.claim_logs();
+    }
+
+    /// What the open epoch's logs hold is saved.
+    fn claim_logs(&self) {
+        let mut claimed = self.claimed.borrow_mut();
+        for log in self.chain.logs() {
+            for (i, bitmap) in claimed.iter_mut().enumerate() {
+                let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+                for r in log.ranges(v) {
+                    bitmap.set(r);
+                }
+            }
+        }
+    }
+
+    /// Notes that frames up to `sequence` are applied once `done` is set, in stream order.
+    pub(crate) fn note_progress(&self) {
+        let mut progress = self.progress.borrow_mut();
+        while progress.front().is_some_and(|(_, done)| done.get()) {
+            if let Some((s, _)) = progress.pop_front() {
+                self.applied.set(s);
+            }
+        }
+    }
+
+    /// Bytes in open logs.
+    pub(crate) fn undo_bytes(&self) -> u64 {
+        self.chain.logs().iter().map(UndoLog::used).sum()
+    }
+
+    /// A consumer's own bytes.
+    pub(crate) fn active_bytes(&self) -> u64 {
+        let point = self.chain.point();
+        (0..self.volumes.len())
+            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).bytes())
+            .sum()
+    }
+
+    /// The actives for a new checkpoint: nothing in them, in the files that the last ones do not use.
+    pub(crate) fn blank_actives(&self, id: crate::units::Uuid) -> Vec<Active<H::Disk>> {
+        let slot = super::slot_of(id);
+        self.slots
+            .borrow()
+            .iter()
+            .map(|s| {
+                let (data, map) = s[slot].clone();
+                let len = data.len().next_multiple_of(CLUSTER);
+                Active::blank(data, map, id, len)
+            })
+            .collect()
+    }
+
+    /// Ends the role.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        self.cut();
+        self.changed.notify();
+        self.staging.signal.notify();
+    }
+
+    /// Ends the current session's stream; what it brought is still applied.
+    pub(crate) fn cut(&self) {
+        if let Some(w) = self.session.borrow_mut().take() {
+            w.close();
+        }
+        if let Some(cut) = self.cut_session.borrow_mut().take() {
+            cut();
+        }
+    }
+}

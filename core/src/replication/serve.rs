@@ -1,0 +1,199 @@
+//! The secondary's side of a session: one at a time, the newest wins.
+//!
+//! ```text
+//!   hello ─► the old session ends: staged frames applied, no record in flight ─► hello back
+//!         ─► frames are staged and acknowledged, in order, until the stream ends
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::group::Group;
+use super::secondary::{Item, Secondary, Staged};
+use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_hello};
+use crate::disk::Host;
+use crate::link::frame::{Body, Hello};
+use crate::link::{Connection, LinkError, Window};
+use crate::overlay::{Role, Stage};
+use crate::runtime::Stream;
+use crate::units::GroupId;
+
+/// Serves one incoming link: reads its hello, finds the group that it names, applies its frames.
+/// Returns why it ended. What is wrong with the hello is told to the peer.
+pub async fn serve_link<H: Host>(
+    host: &H,
+    stream: H::Stream,
+    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+) -> LinkError {
+    let window = Window::one_way();
+    let sender = {
+        let (host2, window, stream) = (host.clone(), window.clone(), stream.clone());
+        host.spawn("link answers", async move {
+            let _ = window.run(&host2, &stream, Duration::from_millis(1)).await;
+            stream.shutdown();
+        })
+    };
+    let ended = match talk(host, &window, stream.clone(), find).await {
+        Ok(never) => match never {},
+        Err(e) => e,
+    };
+    if let LinkError::Own(text) = &ended {
+        window.push(Body::Error(text.clone()), true);
+    }
+    // Lets the last words out; a peer that does not take them is not waited for.
+    let _ = crate::runtime::timeout(host, Duration::from_millis(200), async {
+        window.drained().wait_until(|| window.is_sent()).await;
+    })
+    .await;
+    window.close();
+    stream.shutdown();
+    sender.cancel();
+    ended
+}
+
+async fn talk<H: Host>(
+    host: &H,
+    window: &Window,
+    stream: H::Stream,
+    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+) -> Result<std::convert::Infallible, LinkError> {
+    let mut connection = Connection::new(host, stream.clone());
+    let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
+        Body::Hello(h) => *h,
+        other => return Err(LinkError::Own(format!("a link begins with a hello, not with {other:?}"))),
+    };
+    let group = find(&theirs.group)
+        .ok_or_else(|| LinkError::Own(format!("this engine has no group {}: start the secondary first", theirs.group)))?;
+    let s = group.secondary().ok_or_else(|| {
+        LinkError::Own(format!("group {} is not a running secondary here: start it as one first", theirs.group))
+    })?;
+    check_hello(&hello(&s), &theirs).map_err(LinkError::Own)?;
+    if s.store.state().inbound {
+        return Err(LinkError::Own(format!("group {} takes its writes from an NBD client", theirs.group)));
+    }
+    let blank = take_over(&s, window, &stream, theirs.anew).await?;
+    let ours = Hello { blank, ..hello(&s) };
+    s.adopt_epoch(ours.epoch.max(theirs.epoch));
+    window.push(Body::Hello(Box::new(ours)), true);
+    let heartbeat = {
+        let (host2, window) = (host.clone(), window.clone());
+        host.spawn("link heartbeat", async move {
+            while !window.is_closed() {
+                host2.sleep(HEARTBEAT).await;
+                window.push(Body::Status, true);
+            }
+        })
+    };
+    let ended = receive(&s, window, &mut connection).await;
+    heartbeat.cancel();
+    let mut session = s.session.borrow_mut();
+    if session.as_ref().is_some_and(|w| w.is(window)) {
+        *session = None;
+        *s.cut_session.borrow_mut() = None;
+    }
+    drop(session);
+    s.changed.notify();
+    ended
+}
+
+fn hello<H: Host>(s: &Secondary<H>) -> Hello {
+    let g = s.store.state();
+    Hello {
+        group: g.group.clone(),
+        generation: g.generation,
+        pool: g.pool,
+        epoch: g.epoch.max(s.open_epoch.get()),
+        record: g.record,
+        blank: g.blank,
+        anew: false,
+        members: g.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
+    }
+}
+
+/// Ends the session before this one, for good, and begins a new one.
+/// Says whether the replicas hold nothing but zeroes.
+async fn take_over<H: Host>(
+    s: &Rc<Secondary<H>>,
+    window: &Window,
+    stream: &H::Stream,
+    anew: bool,
+) -> Result<bool, LinkError> {
+    if let Some(old) = s.session.borrow_mut().replace(window.clone()) {
+        old.close();
+    }
+    let cut = stream.clone();
+    if let Some(old) = s.cut_session.borrow_mut().replace(Rc::new(move || cut.shutdown())) {
+        old();
+    }
+    s.quiet().await;
+    let is_ours = s.session.borrow().as_ref().is_some_and(|w| w.is(window));
+    if !is_ours || s.ended.get() {
+        return Err(LinkError::Own("a newer session took over".into()));
+    }
+    if anew {
+        s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    }
+    // Only this first session is told so: it may write, and then it is no longer true.
+    let blank = s.store.state().blank;
+    s.store.update(|g| g.blank = false).await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    *s.failed.borrow_mut() = None;
+    s.applied.set(0);
+    s.received.set(0);
+    s.progress.borrow_mut().clear();
+    s.changed.notify();
+    Ok(blank)
+}
+
+async fn receive<H: Host>(
+    s: &Rc<Secondary<H>>,
+    window: &Window,
+    connection: &mut Connection<H>,
+) -> Result<std::convert::Infallible, LinkError> {
+    let mut told = (0, 0);
+    loop {
+        let (sequence, body) = connection.receive(SILENCE_MAX).await?;
+        if s.failed.borrow().is_some() {
+            return Err(LinkError::Own(s.failed.borrow().clone().unwrap_or_default()));
+        }
+        if window.is_closed() || s.ended.get() {
+            return Err(LinkError::Own("the session is over".into()));
+        }
+        let item = match body {
+            Body::Write(v, r, d) => Some(Item::Write(v, r, d)),
+            Body::Zeroes(volume, range) => Some(Item::Zero { volume, range, punch: false }),
+            Body::Discard(volume, range) => Some(Item::Zero { volume, range, punch: true }),
+            Body::Flush => Some(Item::Flush),
+            Body::BeginEpoch(e) => Some(Item::BeginEpoch(e)),
+            Body::Stop(e) => Some(Item::Stop(e)),
+            Body::Status => None,
+            Body::Error(t) => return Err(LinkError::Peer(t)),
+            other @ (Body::Hello(_) | Body::Ack(..) | Body::Record(_) | Body::Flushed(_)) => {
+                return Err(LinkError::Own(format!("the primary sent {other:?}, which only a secondary may")));
+            }
+        };
+        if let Some(item) = item {
+            if let Some((v, r)) = item.place() {
+                s.check_place(v, r).map_err(|e| LinkError::Own(e.to_string()))?;
+            }
+            s.staging.push(Staged { sequence, item, done: None }).await;
+            s.received.set(sequence);
+        }
+        // One acknowledgement per batch of frames that arrived together; the heartbeat of the
+        // primary brings the last "applied" of an idle link.
+        let now = (sequence, s.applied.get());
+        if !connection.is_buffered() && now != told {
+            told = now;
+            window.push(Body::Ack(now.0, now.1), true);
+        }
+    }
+}
+
+impl<H: Host> Group<H> {
+    /// The running secondary, if this is one.
+    pub(crate) fn secondary(&self) -> Option<Rc<Secondary<H>>> {
+        let state = self.state();
+        let runs = state.role == Role::Secondary && state.stage == Stage::Running;
+        drop(state);
+        self.running_secondary().filter(|s| runs && !s.ended.get())
+    }
+}

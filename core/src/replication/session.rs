@@ -1,0 +1,236 @@
+//! The primary's side of a session: connect, hello, receive; again with backoff when it ends.
+//!
+//! ```text
+//!   connect ─► hello ─► adopt (epoch, record) ─► receive acks, records, errors ─► ended
+//!      ▲                                                                            │
+//!      └────────────── backoff 50 ms … 2 s ◄── what was unrecorded is missing ──────┘
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::primary::{Peer, Primary};
+use crate::disk::Host;
+use crate::link::frame::{Body, Hello};
+use crate::link::{Connection, LinkError, Window};
+use crate::runtime::{Address, Stream, Task, timeout};
+use crate::units::Epoch;
+
+/// How long connecting and each hello may take.
+pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// Each side says something at least this often.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// A peer that says nothing for this long is gone.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long small `Checkpointed` frames wait for company.
+const CORK: Duration = Duration::from_millis(1);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// Keeps a session with the peer up until cancelled.
+pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>, to: Address) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let began = p.host.now();
+        let why = session(&p, &peer, &to).await;
+        peer.leg.session_down();
+        peer.note(format!("link to {to}: {why}"));
+        p.changed.notify();
+        if p.host.now().since(began) > SILENCE_MAX {
+            backoff = BACKOFF_MIN;
+        }
+        // Half of it at random: many groups of one dead node do not return in one moment.
+        let half = backoff / 2;
+        let jitter = half.mul_f64(f64::from(u8::try_from(p.host.random() & 0xff).unwrap_or(0)) / 256.0);
+        p.host.sleep(half + jitter).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// One session; returns why it ended.
+async fn session<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, to: &Address) -> LinkError {
+    let stream = match timeout(&p.host, HELLO_LIMIT, p.host.connect(to)).await {
+        None => return LinkError::Silent(HELLO_LIMIT),
+        Some(Err(e)) => return e.into(),
+        Some(Ok(s)) => s,
+    };
+    let window = Window::new(p.policy.borrow().window);
+    let sender = spawn_sender(p, &window, stream.clone());
+    let ended = talk(p, peer, &window, stream.clone()).await;
+    window.close();
+    stream.shutdown();
+    sender.join().await;
+    match ended {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+fn spawn_sender<H: Host>(p: &Rc<Primary<H>>, window: &Window, stream: H::Stream) -> Task {
+    let (host, window) = (p.host.clone(), window.clone());
+    // `Synchronous` writes hurry their frames themselves; the cork is for all others.
+    p.host.spawn("link sender", async move {
+        if window.run(&host, &stream, CORK).await.is_err() {
+            // The receiver sees the end of the stream and ends the session.
+            stream.shutdown();
+        }
+    })
+}
+
+async fn talk<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    window: &Window,
+    stream: H::Stream,
+) -> Result<std::convert::Infallible, LinkError> {
+    let ours = hello(p, peer);
+    window.push(Body::Hello(Box::new(ours.clone())), true);
+    let mut connection = Connection::new(&p.host, stream);
+    let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
+        Body::Hello(h) => *h,
+        Body::Error(t) => return Err(LinkError::Peer(t)),
+        other => return Err(LinkError::Own(format!("the peer began with {other:?} instead of a hello"))),
+    };
+    check_hello(&ours, &theirs).map_err(LinkError::Own)?;
+    let open = ours.epoch.max(theirs.epoch);
+    if ours.anew && theirs.record != Epoch::NONE {
+        return Err(LinkError::Own("the peer kept its checkpoint, but nothing is known of what it holds".into()));
+    }
+    if theirs.record == Epoch::NONE {
+        lacks_all(p, peer, theirs.blank).await?;
+    }
+    // A peer without a record lacks everything, after a restart of ours too: it may be forgotten
+    // now that nothing was known.
+    p.store
+        .update(|s| {
+            s.epoch = s.epoch.max(open);
+            s.anew = false;
+        })
+        .await
+        .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    peer.flushed.set(0);
+    peer.leg.session_up(window.clone(), open, theirs.record);
+    *peer.trouble.borrow_mut() = None;
+    settle(p, peer, None);
+    p.changed.notify();
+    let heartbeat = spawn_heartbeat(p, window);
+    let ended = receive(p, peer, window, &mut connection).await;
+    heartbeat.cancel();
+    ended
+}
+
+fn hello<H: Host>(p: &Primary<H>, peer: &Peer<H>) -> Hello {
+    let s = p.store.state();
+    Hello {
+        group: s.group.clone(),
+        generation: s.generation,
+        pool: s.pool,
+        epoch: s.epoch.max(peer.leg.open_epoch()),
+        record: peer.last.get().epoch,
+        blank: false,
+        anew: s.anew,
+        members: s.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
+    }
+}
+
+/// Whether two ends belong together; says what does not fit.
+pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
+    if ours.group != theirs.group {
+        return Err(format!("the peer serves group {}, this is {}", theirs.group, ours.group));
+    }
+    if ours.generation != theirs.generation {
+        return Err(format!(
+            "group {}: the peer is of generation {}, this side of {}; start both with the same",
+            ours.group, theirs.generation, ours.generation
+        ));
+    }
+    if ours.pool == theirs.pool {
+        return Err(format!("group {}: the peer address leads back to this very engine", ours.group));
+    }
+    if ours.members != theirs.members {
+        let of = |h: &Hello| h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ");
+        return Err(format!(
+            "group {}: the volumes differ; the peer has {}, this side {}",
+            ours.group,
+            of(theirs),
+            of(ours)
+        ));
+    }
+    Ok(())
+}
+
+/// The peer has no checkpoint: it lacks everything; of a replica just made only what is allocated.
+async fn lacks_all<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, blank: bool) -> Result<(), LinkError> {
+    use crate::disk::Disk;
+    for (i, volume) in p.volumes.iter().enumerate() {
+        let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+        let all = crate::units::ByteRange::new(0, volume.local.len());
+        if !blank {
+            peer.leg.mark_missing(v, all);
+            continue;
+        }
+        let parts = volume.local.allocation(all).await;
+        for (range, allocated) in parts.map_err(|e| LinkError::Own(e.to_string()))? {
+            if allocated {
+                peer.leg.mark_missing(v, range);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spawn_heartbeat<H: Host>(p: &Rc<Primary<H>>, window: &Window) -> Task {
+    let (host, window) = (p.host.clone(), window.clone());
+    p.host.spawn("link heartbeat", async move {
+        while !window.is_closed() {
+            host.sleep(HEARTBEAT).await;
+            window.push(Body::Status, true);
+        }
+    })
+}
+
+async fn receive<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    window: &Window,
+    connection: &mut Connection<H>,
+) -> Result<std::convert::Infallible, LinkError> {
+    loop {
+        match connection.receive(SILENCE_MAX).await?.1 {
+            Body::Ack(received, applied) => {
+                window.acknowledge(received, applied);
+                peer.leg.acknowledged();
+            }
+            Body::Record(e) => settle(p, peer, Some(e)),
+            Body::Flushed(s) => {
+                peer.flushed.set(peer.flushed.get().max(s));
+                window.drained().notify();
+            }
+            Body::Error(t) => return Err(LinkError::Peer(t)),
+            Body::Stop(_) => {
+                peer.stopping.set(false);
+                p.changed.notify();
+            }
+            Body::Status => {}
+            other @ (Body::Hello(_)
+            | Body::Write(..)
+            | Body::Zeroes(..)
+            | Body::Discard(..)
+            | Body::Flush
+            | Body::BeginEpoch(_)) => {
+                return Err(LinkError::Own(format!("the secondary sent {other:?}, which only a primary may")));
+            }
+        }
+    }
+}
+
+/// Takes a record of the peer into account; completes what is complete by it.
+pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<Epoch>) {
+    if let Some(done) = peer.leg.advance(recorded, None) {
+        p.completed(peer, done);
+    }
+}

@@ -1,0 +1,4 @@
+//! The filter on the simulator: scenarios, interleavings, random histories.
+
+mod pair;
+mod scenarios;

@@ -1,0 +1,137 @@
+//! What a consumer on the secondary's side sees and writes: the last checkpoint, and its own writes.
+//!
+//! ```text
+//!   read   hold the checkpoint ─► active, else oldest log that has it, else the disk
+//!   write  hold the checkpoint ─► lock ─► whole clusters (merged with the view) ─► active
+//!            └─ replaced meanwhile? begin again: own writes are dropped at a checkpoint
+//! ```
+
+use std::rc::Rc;
+
+use super::secondary::{Secondary, SecondaryVolume};
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::overlay::Point;
+use crate::runtime::{Buf, Data};
+use crate::units::{BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of};
+
+/// A checkpoint that a consumer's request began at; its logs and active stay while this lives.
+struct Hold<H: Host> {
+    point: Point<H::Disk>,
+    secondary: Rc<Secondary<H>>,
+    slot: usize,
+}
+
+impl<H: Host> Drop for Hold<H> {
+    fn drop(&mut self) {
+        let mut holders = self.secondary.holders.get();
+        holders[self.slot] -= 1;
+        self.secondary.holders.set(holders);
+        self.secondary.changed.notify();
+    }
+}
+
+/// Counts a consumer's write while it is in flight.
+struct Writing<H: Host>(Rc<Secondary<H>>);
+
+impl<H: Host> Drop for Writing<H> {
+    fn drop(&mut self) {
+        self.0.consumer_writes.set(self.0.consumer_writes.get() - 1);
+    }
+}
+
+impl<H: Host> Secondary<H> {
+    fn hold(self: &Rc<Self>) -> Result<Hold<H>> {
+        if self.ended.get() {
+            return Err(Error::own(ErrorKind::Stale, "this replica is no longer the secondary: attach the volume anew"));
+        }
+        let point = self.chain.point();
+        if self.store.state().record == Epoch::NONE {
+            return Err(Error::own(ErrorKind::NotPermitted, "there is no checkpoint yet, so there is no view"));
+        }
+        let slot = super::slot_of(self.active_id());
+        let mut holders = self.holders.get();
+        holders[slot] += 1;
+        self.holders.set(holders);
+        Ok(Hold { point, secondary: self.clone(), slot })
+    }
+
+    /// Reads the view at any alignment.
+    pub(crate) async fn view_read(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, buf: Buf) -> (Buf, Result<()>) {
+        let (hold, disk) = match self.hold().and_then(|h| Ok((h, self.volume(v)?.disk.clone()))) {
+            Ok(both) => both,
+            Err(e) => return (buf, Err(e)),
+        };
+        let out = hold.point.read(v, &disk, disk.len(), at, buf).await;
+        drop(hold);
+        out
+    }
+
+    /// Writes to the view at any alignment; dropped at the next checkpoint.
+    pub(crate) async fn view_write(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, data: Data) -> Result<()> {
+        let all = ByteRange::new(at.0, at.0 + u64_of(data.len()));
+        for piece in all.pieces(BUF_PIECE) {
+            let part = data.slice(usize_of(piece.start - all.start)..usize_of(piece.end - all.start));
+            self.view_change(v, piece, Some(part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes part of the view read as zeroes.
+    pub(crate) async fn view_zero(self: Rc<Self>, v: VolumeIndex, range: ByteRange) -> Result<()> {
+        let inner = range.round_in(CLUSTER);
+        if inner.is_empty() {
+            return self.clone().view_write(v, range.offset(), Data::zeroes(usize_of(range.len()))).await;
+        }
+        for end in [ByteRange::new(range.start, inner.start), ByteRange::new(inner.end, range.end)] {
+            if !end.is_empty() {
+                self.view_change(v, end, Some(Data::zeroes(usize_of(end.len())))).await?;
+            }
+        }
+        self.view_change(v, inner, None).await
+    }
+
+    /// Makes a consumer's own writes durable.
+    pub(crate) async fn view_flush(self: Rc<Self>, v: VolumeIndex) -> Result<()> {
+        let hold = self.hold()?;
+        hold.point.active(v).flush().await
+    }
+
+    /// `None`: zeroes, of whole clusters.
+    async fn view_change(self: &Rc<Self>, v: VolumeIndex, range: ByteRange, data: Option<Data>) -> Result<()> {
+        let volume = self.volume(v)?;
+        let _guard = volume.active_lock.lock(range.round_out(CLUSTER)).await;
+        loop {
+            self.consumer_writes.set(self.consumer_writes.get() + 1);
+            let writing = Writing(self.clone());
+            let hold = self.hold()?;
+            let written = change_at(&hold.point, v, volume, range, data.clone()).await;
+            let is_current = hold.point.is_current();
+            drop((writing, hold));
+            if is_current {
+                return written;
+            }
+        }
+    }
+}
+
+async fn change_at<H: Host>(
+    point: &Point<H::Disk>,
+    v: VolumeIndex,
+    volume: &SecondaryVolume<H>,
+    range: ByteRange,
+    data: Option<Data>,
+) -> Result<()> {
+    let Some(data) = data else { return point.active(v).zero(range).await };
+    let wide = range.round_out(CLUSTER);
+    if wide == range {
+        return point.active(v).write(range, data).await;
+    }
+    let disk = &volume.disk;
+    let (mut whole, r) = point.read(v, disk, disk.len(), wide.offset(), Buf::new(usize_of(wide.len()))).await;
+    r?;
+    let skip = usize_of(range.start - wide.start);
+    if let Some(part) = whole.get_mut(skip..skip + data.len()) {
+        part.copy_from_slice(&data);
+    }
+    point.active(v).write(wide, whole.freeze()).await
+}

@@ -1,0 +1,315 @@
+//! A volume as consumers see it: a disk that is bound to one generation and one kind of access.
+//!
+//! ```text
+//!   primary    reads and writes of the VM          the primary, in its generation
+//!   view       the last checkpoint + own writes    the secondary, once it has a checkpoint
+//!   secondary  what the secondary disk holds now   read-only, for diagnosis
+//!   inbound    a foreign primary's writes          a secondary that was started for that
+//! ```
+//! After a change of generation or role every request fails for good (invariant 7): only a fresh
+//! attach sees the promoted disk.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use super::align;
+use super::group::Group;
+use super::primary::Payload;
+use super::secondary::{Item, Secondary, Staged};
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::overlay::Stage;
+use crate::runtime::{Buf, Data};
+use crate::units::{BUF_PIECE, ByteOffset, ByteRange, Generation, VolumeIndex, u64_of, usize_of};
+
+/// What kind of access a volume gives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ExportKind {
+    /// The VM's disk.
+    Primary,
+    /// The last checkpoint, overlaid by a consumer's own writes.
+    View,
+    /// The secondary disk as it is, read-only.
+    Secondary,
+    /// Takes a foreign primary's writes.
+    Inbound,
+}
+
+impl ExportKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Primary, Self::View, Self::Secondary, Self::Inbound];
+
+    /// Its name in an export name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::View => "view",
+            Self::Secondary => "secondary",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// An open volume. Clones are the same opening.
+pub struct Volume<H: Host>(Rc<Opening<H>>);
+
+impl<H: Host> Clone for Volume<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: Host> std::fmt::Debug for Volume<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Volume({})", self.export_name())
+    }
+}
+
+struct Opening<H: Host> {
+    group: Group<H>,
+    index: VolumeIndex,
+    kind: ExportKind,
+    generation: Generation,
+    size: u64,
+    name: String,
+}
+
+impl<H: Host> Drop for Opening<H> {
+    fn drop(&mut self) {
+        if self.kind == ExportKind::Inbound {
+            self.group.inbound_gone();
+        }
+    }
+}
+
+impl<H: Host> Group<H> {
+    /// Opens a volume for one kind of access, in the current generation.
+    pub fn volume(&self, index: VolumeIndex, kind: ExportKind) -> Result<Volume<H>> {
+        let (generation, size, name) = {
+            let s = self.state();
+            let m = s.members.get(index.get()).ok_or_else(|| {
+                Error::own(ErrorKind::Invalid, format!("group {} has no volume number {}", s.group, index.0))
+            })?;
+            let name = format!("{}/{}@{}", m.volume, kind.name(), s.generation);
+            (s.generation, m.size, name)
+        };
+        let opening = Opening { group: self.clone(), index, kind, generation, size, name };
+        // A refusal is no end of an inbound session: nothing was opened.
+        if let Err(e) = opening.check() {
+            std::mem::forget(opening);
+            return Err(e);
+        }
+        Ok(Volume(Rc::new(opening)))
+    }
+
+    /// Whether a volume of this kind can be opened now.
+    pub fn offers(&self, kind: ExportKind) -> bool {
+        let s = self.state();
+        let runs = s.stage == Stage::Running;
+        match kind {
+            ExportKind::Primary => self.primary().is_some(),
+            ExportKind::Inbound => s.inbound && runs && self.running_secondary().is_some(),
+            ExportKind::Secondary => self.running_secondary().is_some(),
+            ExportKind::View => s.record != crate::units::Epoch::NONE && self.running_secondary().is_some(),
+        }
+    }
+
+    fn inbound_gone(&self) {
+        let s = self.state();
+        if s.inbound && s.stage == Stage::Running {
+            self.0.inbound_error.borrow_mut().get_or_insert_with(|| "the inbound writer's connection ended".into());
+            drop(s);
+            self.0.changed.notify();
+        }
+    }
+}
+
+impl<H: Host> Opening<H> {
+    fn check(&self) -> Result<()> {
+        let current = self.group.state().generation;
+        if current != self.generation {
+            return Err(Error::own(
+                ErrorKind::Stale,
+                format!("{}: the group is of generation {current} now: attach the volume anew", self.name),
+            ));
+        }
+        if !self.group.offers(self.kind) {
+            return Err(Error::own(ErrorKind::NotPermitted, format!("{}: not in this role and stage", self.name)));
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, what: &str, at: ByteOffset, len: u64) -> Result<ByteRange> {
+        self.check()?;
+        ByteRange::at(at, len)
+            .filter(|r| r.end <= self.size)
+            .ok_or_else(|| Error::beyond_end(what, ByteRange::new(at.0, at.0.saturating_add(len)), self.size))
+    }
+
+    fn secondary(&self) -> Result<Rc<Secondary<H>>> {
+        self.group.running_secondary().ok_or_else(|| Error::own(ErrorKind::Stale, format!("{}: no longer a secondary", self.name)))
+    }
+
+    fn read_only(&self) -> Error {
+        Error::own(ErrorKind::NotPermitted, format!("{} is read-only", self.name))
+    }
+
+    async fn write(&self, at: ByteOffset, payload: Payload, len: u64) -> Result<()> {
+        let range = self.check_range("write", at, len)?;
+        match self.kind {
+            ExportKind::Primary => {
+                let (p, _) = self.group.primary().ok_or_else(|| Error::own(ErrorKind::Stale, "no longer the primary"))?;
+                p.write(self.index, at, payload).await
+            }
+            ExportKind::View => match payload {
+                Payload::Data(d) => self.secondary()?.view_write(self.index, at, d).await,
+                Payload::Zero { .. } => self.secondary()?.view_zero(self.index, range).await,
+            },
+            ExportKind::Secondary => Err(self.read_only()),
+            ExportKind::Inbound => self.secondary()?.inbound_write(self.index, range, payload).await,
+        }
+    }
+}
+
+impl<H: Host> Secondary<H> {
+    /// The number of a frame that came by no link.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.received.set(self.received.get() + 1);
+        self.received.get()
+    }
+
+    /// A foreign primary's write: complete when it is applied.
+    async fn inbound_write(&self, volume: VolumeIndex, range: ByteRange, payload: Payload) -> Result<()> {
+        let mut waits = Vec::new();
+        for piece in range.pieces(BUF_PIECE) {
+            if let Some(e) = &*self.failed.borrow() {
+                return Err(Error::own(ErrorKind::Io, e.clone()));
+            }
+            let item = match &payload {
+                Payload::Data(d) => {
+                    let part = usize_of(piece.start - range.start)..usize_of(piece.end - range.start);
+                    Item::Write(volume, piece, d.slice(part))
+                }
+                Payload::Zero { punch, .. } => Item::Zero { volume, range: piece, punch: *punch },
+            };
+            let (done, wait) = futures::channel::oneshot::channel();
+            let sequence = self.next_sequence();
+            self.staging.push(Staged { sequence, item, done: Some(done) }).await;
+            waits.push(wait);
+        }
+        for wait in waits {
+            wait.await.map_err(|_| Error::own(ErrorKind::Stale, "the role ended before the write was applied"))??;
+        }
+        Ok(())
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// `VOLUME/KIND@GENERATION`: others are refused at connect.
+    pub fn export_name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether it may still be used; once an error, always one.
+    pub fn check(&self) -> Result<()> {
+        self.0.check()
+    }
+
+    /// Whether writes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.0.kind == ExportKind::Secondary
+    }
+
+    /// Notified when [`check`](Self::check) may have changed.
+    pub fn changed(&self) -> crate::runtime::Signal {
+        self.0.group.changed()
+    }
+}
+
+impl<H: Host> Disk for Volume<H> {
+    fn len(&self) -> u64 {
+        self.0.size
+    }
+
+    fn read(&self, at: ByteOffset, buf: Buf) -> impl Future<Output = (Buf, Result<()>)> + 'static {
+        let o = self.0.clone();
+        async move {
+            if let Err(e) = o.check_range("read", at, u64_of(buf.len())) {
+                return (buf, Err(e));
+            }
+            match o.kind {
+                ExportKind::Primary => match o.group.primary() {
+                    Some((p, _)) => p.read(o.index, at, buf).await,
+                    None => (buf, Err(Error::own(ErrorKind::Stale, "no longer the primary"))),
+                },
+                ExportKind::View => match o.secondary() {
+                    Ok(s) => s.view_read(o.index, at, buf).await,
+                    Err(e) => (buf, Err(e)),
+                },
+                ExportKind::Secondary | ExportKind::Inbound => match o.secondary() {
+                    Ok(s) => align::read(&s.volumes[o.index.get()].disk, at, buf).await,
+                    Err(e) => (buf, Err(e)),
+                },
+            }
+        }
+    }
+
+    fn write(&self, at: ByteOffset, data: Data) -> impl Future<Output = Result<()>> + 'static {
+        let o = self.0.clone();
+        async move {
+            let len = u64_of(data.len());
+            o.write(at, Payload::Data(data), len).await
+        }
+    }
+
+    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+        let o = self.0.clone();
+        async move {
+            let mut at = at.0;
+            for d in data {
+                let len = u64_of(d.len());
+                o.write(ByteOffset(at), Payload::Data(d), len).await?;
+                at += len;
+            }
+            Ok(())
+        }
+    }
+
+    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+        let o = self.0.clone();
+        async move { o.write(range.offset(), Payload::Zero { len: range.len(), punch }, range.len()).await }
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<()>> + 'static {
+        let o = self.0.clone();
+        async move {
+            o.check()?;
+            match o.kind {
+                ExportKind::Primary => match o.group.primary() {
+                    Some((p, _)) => p.flush(o.index).await,
+                    None => Err(Error::own(ErrorKind::Stale, "no longer the primary")),
+                },
+                ExportKind::View => o.secondary()?.view_flush(o.index).await,
+                ExportKind::Secondary => Ok(()),
+                ExportKind::Inbound => o.secondary()?.volumes[o.index.get()].disk.flush().await,
+            }
+        }
+    }
+
+    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+        let o = self.0.clone();
+        async move {
+            o.check_range("block status", range.offset(), range.len())?;
+            match o.kind {
+                ExportKind::Primary => match o.group.primary() {
+                    Some((p, _)) => p.volumes[o.index.get()].local.allocation(range).await,
+                    None => Err(Error::own(ErrorKind::Stale, "no longer the primary")),
+                },
+                ExportKind::Secondary | ExportKind::Inbound => {
+                    o.secondary()?.volumes[o.index.get()].disk.allocation(range).await
+                }
+                // What lies over the disk would have to be asked too: all of it counts as allocated.
+                ExportKind::View => Ok(vec![(range, true)]),
+            }
+        }
+    }
+}
