@@ -1,1 +1,19 @@
-//! x
+//! The harness of the tests that judge the whole, and the two programs built on it.
+//!
+//! ```text
+//!   tests/*.rs  ─┐                 ┌─ replay    one trace, two engines, three digests a step
+//!                ├─► harness ◄─────┤  qemu      the same on a pair of real QEMU processes
+//!   main.rs     ─┘   processes     └─ ledger    numbered, dependent writes and their checker
+//!                    NBD client
+//!                    tools            trace     the format, its parser, its generator
+//!                                     layers    who may import what, checked
+//! ```
+//!
+//! The NBD client here is blocking and shares no code with the product's: it is the second opinion.
+
+pub mod harness;
+pub mod layers;
+pub mod ledger;
+pub mod qemu;
+pub mod random;
+pub mod trace;

@@ -1,0 +1,66 @@
+# `make` alone explains itself. Each target is a plain command or a short script one can also type.
+SHELL := /bin/bash
+CARGO ?= cargo
+SIZE ?= 8
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test t0 t1 t2 replay trace bench fmt lint deny advisories
+
+help: ## What can be done here
+	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
+	@echo
+	@echo "First:  make demo      disks with files on them survive the loss of their primary"
+	@echo "Then:   make test      everything that must hold, as far as one machine can show it"
+	@echo
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo "Random tests print their seed; UNDERSTUDY_SEED=N runs one again."
+	@echo "What the machine lacks is named with its remedy and skipped; with CI=true it fails."
+
+setup: ## Install what the tests need (as root), or say what is missing
+	@scripts/setup.sh
+
+build: ## Build every binary
+	$(CARGO) build --locked --workspace --bins
+
+demo: ## Two engines, a replication, a killed primary, a failover, a verdict
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@target/debug/understudy-tests demo
+
+test: setup ## Set up, then T0, T1 and T2; ends with the number of passed and failed
+	@scripts/test.sh t0 t1 t2
+
+t0: ## Formatting, lints, licences, layers, generated files
+	@scripts/test.sh t0
+
+t1: ## Unit, property, crash and simulation tests in one process
+	@scripts/test.sh t1
+
+t2: ## Processes: engines, NBD clients, a real QEMU pair
+	@scripts/test.sh t2
+
+replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
+	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@target/debug/understudy-tests replay "$(TRACE)" --size $(SIZE)
+
+trace: ## The same TRACE= and SIZE= on a pair of real QEMU processes
+	@test -n "$(TRACE)" || { echo "Which trace? make trace TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }
+	@$(CARGO) build --locked --quiet --package understudy-tests
+	@target/debug/understudy-tests qemu-trace "$(TRACE)" --size $(SIZE)
+
+bench: ## Against a real QEMU pair, qemu-nbd and nbdkit, interleaved in one run
+	$(CARGO) build --locked --release --workspace --bins
+	target/release/understudy-tests bench
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+lint: ## Clippy over everything, warnings denied
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+deny: ## Licences, banned packages, sources
+	$(CARGO) deny --locked check bans licenses sources
+
+advisories: ## Known vulnerabilities; needs the network
+	$(CARGO) deny --locked check advisories

@@ -1,0 +1,6 @@
+//! What every test of processes needs: children that cannot outlive us, an NBD client, tools.
+
+pub mod nbd;
+pub mod nbd_address;
+pub mod process;
+pub mod tools;

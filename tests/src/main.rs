@@ -1,0 +1,71 @@
+//! `understudy-tests`: the programs that judge every change of the whole.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use understudy_tests::{qemu, trace};
+
+mod ledger_command;
+
+/// Replays traces and keeps ledgers, on engines and on real QEMU processes.
+#[derive(Debug, Parser)]
+#[command(name = "understudy-tests", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay a trace on a pair of real QEMU processes; prints one line of digests a step.
+    QemuTrace(Replay),
+    /// Print a random trace on which QEMU and we must agree.
+    GenTrace {
+        /// The same seed gives the same trace.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many operations.
+        #[arg(long, default_value_t = 100)]
+        ops: u64,
+        /// The disk's size in MiB.
+        #[arg(long, default_value_t = 8)]
+        size: u64,
+        /// Leave the failover out.
+        #[arg(long)]
+        no_failover: bool,
+    },
+    /// Write a ledger of dependent records over the volumes of a group, or judge what is left of it.
+    Ledger {
+        #[command(subcommand)]
+        command: ledger_command::Command,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Replay {
+    /// The trace.
+    file: PathBuf,
+    /// The size of the disks in MiB.
+    #[arg(long, default_value_t = 64)]
+    size: u64,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::QemuTrace(Replay { file, size }) => {
+            let steps = trace::read(&file)?;
+            let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+            qemu::replay(&steps, size << 20, directory.path(), &mut std::io::stdout().lock())?;
+        }
+        Command::GenTrace { seed, ops, size, no_failover } => {
+            let size = size << 20;
+            let failover = !no_failover;
+            let options = trace::GenerateOptions { seed, operations: ops, size, failover };
+            print!("{}", trace::generate(&options));
+        }
+        Command::Ledger { command } => return ledger_command::execute(&command),
+    }
+    Ok(ExitCode::SUCCESS)
+}
