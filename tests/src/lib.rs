@@ -16,4 +16,5 @@ pub mod layers;
 pub mod ledger;
 pub mod qemu;
 pub mod random;
+pub mod replay;
 pub mod trace;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{qemu, trace};
+use understudy_tests::{qemu, replay, trace};
 
 mod ledger_command;
 
@@ -19,6 +19,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Replay a trace on two real engines; prints one line of digests a step.
+    Replay(Replay),
     /// Replay a trace on a pair of real QEMU processes; prints one line of digests a step.
     QemuTrace(Replay),
     /// Print a random trace on which QEMU and we must agree.
@@ -54,10 +56,13 @@ struct Replay {
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
+        Command::Replay(Replay { file, size }) => {
+            let steps = trace::read(&file)?;
+            replay::replay(&steps, size << 20, temporary()?.path(), &mut std::io::stdout())?;
+        }
         Command::QemuTrace(Replay { file, size }) => {
             let steps = trace::read(&file)?;
-            let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-            qemu::replay(&steps, size << 20, directory.path(), &mut std::io::stdout().lock())?;
+            qemu::replay(&steps, size << 20, temporary()?.path(), &mut std::io::stdout())?;
         }
         Command::GenTrace { seed, ops, size, no_failover } => {
             let size = size << 20;
@@ -68,4 +73,11 @@ fn main() -> Result<ExitCode> {
         Command::Ledger { command } => return ledger_command::execute(&command),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn temporary() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("understudy-")
+        .tempdir()
+        .context("cannot make a temporary directory")
 }

@@ -1,5 +1,7 @@
 //! What every test of processes needs: children that cannot outlive us, an NBD client, tools.
 
+pub mod engine;
+pub mod engines;
 pub mod nbd;
 pub mod nbd_address;
 pub mod process;

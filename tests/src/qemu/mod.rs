@@ -12,9 +12,11 @@
 //!
 //! Every command here is part of QEMU's documented interface; nothing of its code is.
 
+mod primary;
 mod qmp;
 mod replay;
 
+pub use primary::Primary;
 pub use qmp::Qemu;
 pub use replay::replay;
 
@@ -87,7 +89,8 @@ impl Pair {
         let directory = directory.to_owned();
         let mut pair = Self { options, directory, port, primary, secondary };
         pair.build_secondary()?;
-        pair.build_primary()?;
+        let (local, socket) = (pair.raw("local"), pair.primary_socket());
+        primary::build(&mut pair.primary, local, &socket, &Export::local(port, "parent"))?;
         pair.begin()?;
         Ok(pair)
     }
@@ -127,38 +130,11 @@ impl Pair {
         Ok(())
     }
 
-    fn build_primary(&mut self) -> Result<()> {
-        let socket = json!({ "type": "unix", "data": { "path": self.primary_socket() } });
-        let remote = json!({ "type": "inet", "host": "127.0.0.1", "port": self.port.to_string() });
-        let nodes = [
-            ("blockdev-add", self.raw("local")),
-            ("blockdev-add", quorum("local")),
-            ("nbd-server-start", json!({ "addr": socket, "max-connections": 0 })),
-            ("block-export-add", export("export-top", "disk0", "top")),
-            (
-                "blockdev-add",
-                json!({ "driver": "nbd", "node-name": "remote", "discard": "unmap",
-                "export": "parent", "server": remote }),
-            ),
-            (
-                "blockdev-add",
-                json!({ "driver": "replication", "node-name": "forward",
-                "discard": "unmap", "mode": "primary", "file": "remote" }),
-            ),
-            ("x-blockdev-change", json!({ "parent": "disk0", "node": "forward" })),
-        ];
-        for (command, arguments) in nodes {
-            self.primary.command(command, arguments)?;
-        }
-        Ok(())
-    }
-
     /// Starts the replication: the secondary must come first, or nothing is ever saved.
     fn begin(&mut self) -> Result<()> {
         let secondary = json!({ "enable": true, "primary": false });
         self.secondary.command("xen-set-replication", secondary)?;
-        self.primary.command("xen-set-replication", json!({ "enable": true, "primary": true }))?;
-        Ok(())
+        primary::begin(&mut self.primary)
     }
 
     /// A checkpoint. No write may be in flight: QEMU's contract, which nothing there enforces.

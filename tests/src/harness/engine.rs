@@ -1,0 +1,196 @@
+//! One real engine: a process with a pool and sockets in a directory, and a blocking client of it.
+//!
+//! ```text
+//!   directory/NAME/   pool/   api.sock   nbd.sock   link.sock      directory/NAME.log
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use understudy_core::engine::api::{
+    EngineStatus, ExportKind, Failover, Generation, GroupId, GroupStatus, Member, Start, VolumeId,
+};
+use understudy_core::engine::client::{ClientError, EngineClient};
+use understudy_core::runtime::Address;
+use understudy_core::units::Epoch;
+
+use super::nbd_address::Export;
+use super::process::Child;
+use super::tools;
+
+/// How long an engine may take to answer after its start: it opens what it finds in its pool.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a state that must come may take.
+const STATE_LIMIT: Duration = Duration::from_mins(1);
+
+/// How often a state is asked for while waiting for it.
+const POLL: Duration = Duration::from_millis(1);
+
+/// An engine.
+pub struct Engine {
+    name: String,
+    directory: PathBuf,
+    extra: Vec<String>,
+    /// `None` while it is down.
+    process: Option<Child>,
+    runtime: tokio::runtime::Runtime,
+    client: EngineClient,
+}
+
+impl Engine {
+    /// Starts one with an empty pool. `extra` are further flags.
+    pub fn start(name: &str, directory: &Path, extra: &[&str]) -> Result<Self> {
+        let own = directory.join(name);
+        std::fs::create_dir_all(own.join("pool"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let api = Address::Unix(own.join("api.sock"));
+        let client = {
+            let _inside = runtime.enter();
+            EngineClient::lazy(&api)?
+        };
+        let mut engine = Self {
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+            extra: extra.iter().map(|flag| (*flag).to_owned()).collect(),
+            process: None,
+            runtime,
+            client,
+        };
+        engine.restart()?;
+        Ok(engine)
+    }
+
+    fn own(&self, file: &str) -> PathBuf {
+        self.directory.join(&self.name).join(file)
+    }
+
+    /// Starts the process again, over what the last one left.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        let address = |file: &str| format!("unix:{}", self.own(file).display());
+        let mut arguments = vec!["--pool".to_owned(), self.own("pool").display().to_string()];
+        for (flag, file) in [("--api", "api.sock"), ("--nbd", "nbd.sock"), ("--link", "link.sock")]
+        {
+            arguments.extend([flag.to_owned(), address(file)]);
+        }
+        arguments.extend(["--node".to_owned(), self.name.clone()]);
+        arguments.extend(self.extra.iter().cloned());
+        let program = tools::own("understudyd")?;
+        let mut process = Child::start(&self.name, &program, &arguments, &self.directory)?;
+        process.wait_until("it answered", START_LIMIT, || self.status().ok())?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Its process while it is up.
+    pub fn process(&mut self) -> Result<&mut Child> {
+        let name = &self.name;
+        self.process.as_mut().with_context(|| format!("engine {name} is down"))
+    }
+
+    /// The last of its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join(format!("{}.log", self.name)))
+            .unwrap_or_default()
+    }
+
+    /// Where it takes links of primaries.
+    pub fn link_address(&self) -> Address {
+        Address::Unix(self.own("link.sock"))
+    }
+
+    /// The file under a volume's disk.
+    pub fn disk_path(&self, volume: &VolumeId) -> PathBuf {
+        self.own("pool").join("volumes").join(volume.as_str()).join("disk")
+    }
+
+    fn call<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
+        self.runtime.block_on(call).with_context(|| format!("engine {}", self.name))
+    }
+
+    /// Makes a replica.
+    pub fn create_replica(&self, replica: &Member) -> Result<()> {
+        self.call(self.client.create_replica(replica)).map(drop)
+    }
+
+    /// Begins a role in a group.
+    pub fn start_group(&self, start: &Start) -> Result<()> {
+        self.call(self.client.start(start))
+    }
+
+    /// Makes a checkpoint and waits until it is complete.
+    pub fn checkpoint(&self, group: &GroupId, generation: Generation) -> Result<Epoch> {
+        self.call(self.client.checkpoint(group, generation))
+    }
+
+    /// Promotes the secondary.
+    pub fn failover(&self, failover: &Failover) -> Result<Epoch> {
+        self.call(self.client.failover(failover))
+    }
+
+    /// Ends replication.
+    pub fn stop(&self, group: &GroupId, generation: Generation, abandon_peer: bool) -> Result<()> {
+        self.call(self.client.stop(group, generation, abandon_peer))
+    }
+
+    /// The first error that no later checkpoint has cleared.
+    pub fn error_of(&self, group: &GroupId, generation: Generation) -> Result<Option<String>> {
+        self.call(self.client.get_error(group, generation))
+    }
+
+    /// All of its state.
+    pub fn status(&self) -> Result<EngineStatus> {
+        self.call(self.client.status())
+    }
+
+    /// The state of a group.
+    pub fn group(&self, group: &GroupId) -> Result<GroupStatus> {
+        let status = self.status()?;
+        let found = status.group(group).cloned();
+        found.with_context(|| format!("engine {} knows no group {group}", self.name))
+    }
+
+    /// Waits until a group is in a state.
+    pub fn wait_for(
+        &self,
+        group: &GroupId,
+        what: &str,
+        mut is: impl FnMut(&GroupStatus) -> bool,
+    ) -> Result<GroupStatus> {
+        let end = Instant::now() + STATE_LIMIT;
+        loop {
+            let status = self.group(group)?;
+            if is(&status) {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!(
+                    "engine {}, group {group}: {what} did not come in {STATE_LIMIT:?}; it is {status:#?}",
+                    self.name
+                );
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Where an export of a volume can be opened now.
+    pub fn export(&self, group: &GroupId, volume: &VolumeId, kind: ExportKind) -> Result<Export> {
+        let status = self.group(group)?;
+        let wanted = |export: &&_| {
+            let export: &understudy_core::engine::api::ExportStatus = export;
+            export.volume == *volume && export.kind == kind
+        };
+        let found = status.exports.iter().find(wanted).with_context(|| {
+            let names: Vec<&str> = status.exports.iter().map(|e| e.name.as_str()).collect();
+            format!("engine {} offers no {kind} of {volume}, only {names:?}", self.name)
+        })?;
+        found.uri.parse()
+    }
+}
