@@ -26,7 +26,9 @@
 //! Sequences grow within a session; gaps are frames that were dropped before they were sent.
 
 use crate::runtime::{Buf, Data};
-use crate::units::{ByteRange, Epoch, Generation, GroupId, Name, Uuid, VolumeIndex, u32_of, u64_of, usize_of};
+use crate::units::{
+    ByteRange, Epoch, Generation, GroupId, Name, Uuid, VolumeIndex, u32_of, u64_of, usize_of,
+};
 
 /// Bytes of a frame before its payload.
 pub const HEADER_LEN: usize = 40;
@@ -144,11 +146,16 @@ pub fn encode(sequence: u64, body: &Body) -> (Data, Option<Data>) {
         Body::Discard(v, r) => (4, *v, r.start, r.len(), None),
         Body::Flush => (5, none, 0, 0, None),
         Body::BeginEpoch(e) => (6, none, e.0, 0, None),
-        Body::Ack(a) => (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes()))),
+        Body::Ack(a) => {
+            (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes())))
+        }
         Body::Record(e) => (8, none, e.0, 0, None),
         Body::Flushed(s) => (9, none, *s, 0, None),
         Body::Error(t) => {
-            let cut = (0..=t.len().min(usize_of(ERROR_MAX))).rev().find(|i| t.is_char_boundary(*i)).unwrap_or(0);
+            let cut = (0..=t.len().min(usize_of(ERROR_MAX)))
+                .rev()
+                .find(|i| t.is_char_boundary(*i))
+                .unwrap_or(0);
             text = Data::copy_of(t.get(..cut).unwrap_or_default().as_bytes());
             (10, none, 0, 0, Some(text))
         }
@@ -182,7 +189,9 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let kind = t.u8()?;
     let version = t.u8()?;
     if magic != MAGIC {
-        return Err(FrameError("it does not begin with USLK: the far end is no Understudy link".into()));
+        return Err(FrameError(
+            "it does not begin with USLK: the far end is no Understudy link".into(),
+        ));
     }
     if version != VERSION {
         return Err(FrameError(format!(
@@ -204,10 +213,21 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
         _ => return Err(FrameError(format!("unknown type {kind}"))),
     };
     if !good {
-        return Err(FrameError(format!("type {kind} with a payload of {payload_len} bytes for a length of {second}")));
+        return Err(FrameError(format!(
+            "type {kind} with a payload of {payload_len} bytes for a length of {second}"
+        )));
     }
     let header_crc = crc32c::crc32c(b.get(..36).unwrap_or_default());
-    Ok(Header { kind, volume, sequence, first, second, payload_len: usize_of(payload_len), crc, header_crc })
+    Ok(Header {
+        kind,
+        volume,
+        sequence,
+        first,
+        second,
+        payload_len: usize_of(payload_len),
+        crc,
+        header_crc,
+    })
 }
 
 /// Decodes the whole frame, its checksum first.
@@ -216,8 +236,9 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         return Err(FrameError(format!("checksum of frame {} (type {})", h.sequence, h.kind)));
     }
     let range = || {
-        ByteRange::at(crate::units::ByteOffset(h.first), h.second)
-            .ok_or_else(|| FrameError(format!("offset {} + length {} overflows", h.first, h.second)))
+        ByteRange::at(crate::units::ByteOffset(h.first), h.second).ok_or_else(|| {
+            FrameError(format!("offset {} + length {} overflows", h.first, h.second))
+        })
     };
     Ok(match h.kind {
         1 => {
@@ -277,8 +298,18 @@ impl Hello {
         if usize::from(count) > crate::units::GROUP_VOLUMES_MAX {
             return Err(FrameError(format!("a hello with {count} volumes")));
         }
-        let members = (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
-        Ok(Self { group, generation, pool, epoch: Epoch::NONE, record: Epoch::NONE, blank, anew, members })
+        let members =
+            (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
+        Ok(Self {
+            group,
+            generation,
+            pool,
+            epoch: Epoch::NONE,
+            record: Epoch::NONE,
+            blank,
+            anew,
+            members,
+        })
     }
 }
 
@@ -304,7 +335,8 @@ struct Take<'a>(&'a [u8]);
 
 impl Take<'_> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| FrameError("it is too short".into()))?;
+        let (head, rest) =
+            self.0.split_first_chunk::<N>().ok_or_else(|| FrameError("it is too short".into()))?;
         self.0 = rest;
         Ok(*head)
     }
@@ -322,7 +354,8 @@ impl Take<'_> {
     }
     fn name(&mut self) -> Result<Name, FrameError> {
         let len = usize::from(self.u8()?);
-        let (head, rest) = self.0.split_at_checked(len).ok_or_else(|| FrameError("it is too short".into()))?;
+        let (head, rest) =
+            self.0.split_at_checked(len).ok_or_else(|| FrameError("it is too short".into()))?;
         self.0 = rest;
         let text = std::str::from_utf8(head).map_err(|e| FrameError(e.to_string()))?;
         text.parse().map_err(|e: crate::units::ParseError| FrameError(e.0))
@@ -383,14 +416,19 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_frame_is_refused() {
-        let (h, p) = encode(1, &Body::Write(VolumeIndex(0), ByteRange::new(0, 64), Data::copy_of(&[1; 64])));
+        let (h, p) =
+            encode(1, &Body::Write(VolumeIndex(0), ByteRange::new(0, 64), Data::copy_of(&[1; 64])));
         let whole: Vec<u8> = h.iter().chain(p.unwrap().iter()).copied().collect();
         for bit in 0..whole.len() * 8 {
             let mut bad = whole.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let (head, tail) = bad.split_at(HEADER_LEN);
             let r = decode_header(head.try_into().unwrap()).and_then(|h| {
-                if h.payload_len == tail.len() { decode(&h, Buf::copy_of(tail)) } else { Err(FrameError("length".into())) }
+                if h.payload_len == tail.len() {
+                    decode(&h, Buf::copy_of(tail))
+                } else {
+                    Err(FrameError("length".into()))
+                }
             });
             assert!(r.is_err(), "bit {bit}");
         }

@@ -101,9 +101,10 @@ impl Window {
             _ => 0,
         };
         let cost = match &body {
-            Body::Write(_, r, _) | Body::Resync(_, r, _) | Body::Zeroes(_, r) | Body::Discard(_, r) => {
-                r.round_out(CLUSTER).len()
-            }
+            Body::Write(_, r, _)
+            | Body::Resync(_, r, _)
+            | Body::Zeroes(_, r)
+            | Body::Discard(_, r) => r.round_out(CLUSTER).len(),
             _ => 0,
         };
         if cost > 0 && !i.one_way.get() {
@@ -139,7 +140,9 @@ impl Window {
         i.acknowledged.set(i.acknowledged.get().max(received));
         i.applied.set(i.applied.get().max(applied.min(received)));
         let mut unapplied = i.unapplied.borrow_mut();
-        while let Some((_, cost)) = unapplied.front().filter(|(s, _)| *s <= i.applied.get()).copied() {
+        while let Some((_, cost)) =
+            unapplied.front().filter(|(s, _)| *s <= i.applied.get()).copied()
+        {
             unapplied.pop_front();
             i.unapplied_cost.set(i.unapplied_cost.get() - cost);
         }
@@ -155,7 +158,9 @@ impl Window {
         i.bytes.set(i.bytes.get() - i.unsent_bytes.take());
         let mut unapplied = i.unapplied.borrow_mut();
         if let Some(first) = dropped.first() {
-            while let Some((_, cost)) = unapplied.back().filter(|(s, _)| *s >= first.sequence).copied() {
+            while let Some((_, cost)) =
+                unapplied.back().filter(|(s, _)| *s >= first.sequence).copied()
+            {
                 unapplied.pop_back();
                 i.unapplied_cost.set(i.unapplied_cost.get() - cost);
             }
@@ -232,7 +237,12 @@ impl Window {
 
     /// Sends what is queued until closed or the stream fails. What is not urgent waits up to
     /// `cork` for company: one wake-up of the peer for many writes.
-    pub async fn run<E: Env>(&self, env: &E, stream: &E::Stream, cork: Duration) -> std::io::Result<()> {
+    pub async fn run<E: Env>(
+        &self,
+        env: &E,
+        stream: &E::Stream,
+        cork: Duration,
+    ) -> std::io::Result<()> {
         let i = &*self.0;
         loop {
             i.filled.wait_until(|| i.closed.get() || !i.unsent.borrow().is_empty()).await;

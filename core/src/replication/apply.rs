@@ -67,7 +67,12 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
         if batch.iter().any(|b| b.item.place().is_none()) {
             s.changed.wait_until(|| s.batches.get() == 1).await;
             if s.failed.borrow().is_some() {
-                finish(&s, batch, &done, Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")));
+                finish(
+                    &s,
+                    batch,
+                    &done,
+                    Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+                );
                 continue;
             }
             let result = barrier(&s, &batch).await;
@@ -78,7 +83,9 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             busy.wait_idle().await;
             busy.set(true);
             let (s2, busy2) = (s.clone(), busy.clone());
-            s.host.spawn("apply", async move { save_and_overwrite(s2, batch, saved, done, busy2).await });
+            s.host.spawn("apply", async move {
+                save_and_overwrite(s2, batch, saved, done, busy2).await
+            });
         }
     }
 }
@@ -128,13 +135,22 @@ async fn read_old<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<Vec
 
 /// Resync often sends what is here already (its bitmaps are coarse after a crash). Such a frame is
 /// neither saved nor written, unless another frame of the batch touches the same place.
-fn spare_equal<H: Host>(s: &Secondary<H>, batch: &mut [Staged], mut saved: Vec<Saved>) -> Vec<Saved> {
+fn spare_equal<H: Host>(
+    s: &Secondary<H>,
+    batch: &mut [Staged],
+    mut saved: Vec<Saved>,
+) -> Vec<Saved> {
     for i in 0..batch.len() {
-        let Some(Staged { item: Item::Resync(v, range, data), .. }) = batch.get(i) else { continue };
+        let Some(Staged { item: Item::Resync(v, range, data), .. }) = batch.get(i) else {
+            continue;
+        };
         let (v, range) = (*v, *range);
-        let others = batch.iter().enumerate().filter(|(j, _)| *j != i).filter_map(|(_, b)| b.item.place());
-        let is_alone = !others.clone().any(|(ov, or)| ov == v && or.round_out(CLUSTER).overlaps(range));
-        let old: Vec<_> = saved.iter().filter(|o| o.volume == v && o.range.overlaps(range)).collect();
+        let others =
+            batch.iter().enumerate().filter(|(j, _)| *j != i).filter_map(|(_, b)| b.item.place());
+        let is_alone =
+            !others.clone().any(|(ov, or)| ov == v && or.round_out(CLUSTER).overlaps(range));
+        let old: Vec<_> =
+            saved.iter().filter(|o| o.volume == v && o.range.overlaps(range)).collect();
         let covered: u64 = old.iter().map(|o| o.range.len()).sum();
         if !is_alone || covered != range.len() || !old.iter().all(|o| is_equal(o, range, data)) {
             continue;
@@ -157,7 +173,12 @@ fn is_equal(old: &Saved, range: ByteRange, data: &[u8]) -> bool {
 }
 
 /// Claims the clusters of `range` that are not saved yet, in runs.
-fn claim<H: Host>(s: &Secondary<H>, v: VolumeIndex, range: ByteRange, mut run: impl FnMut(ByteRange)) {
+fn claim<H: Host>(
+    s: &Secondary<H>,
+    v: VolumeIndex,
+    range: ByteRange,
+    mut run: impl FnMut(ByteRange),
+) {
     let mut claimed = s.claimed.borrow_mut();
     let Some(claimed) = claimed.get_mut(v.get()) else { return };
     let mut open: Option<ByteRange> = None;
@@ -190,8 +211,12 @@ fn read_one<H: Host>(
         // A discard of what is not allocated saves a line instead of the zeroes.
         let mut out = Vec::new();
         for (part, allocated) in disk.allocation(range).await? {
-            let part = if allocated { part.round_out(CLUSTER) } else { part.round_in(CLUSTER) }.intersect(range);
-            let part = ByteRange::new(part.start.max(out.last().map_or(range.start, |s: &Saved| s.range.end)), part.end);
+            let part = if allocated { part.round_out(CLUSTER) } else { part.round_in(CLUSTER) }
+                .intersect(range);
+            let part = ByteRange::new(
+                part.start.max(out.last().map_or(range.start, |s: &Saved| s.range.end)),
+                part.end,
+            );
             if part.is_empty() {
                 continue;
             }
@@ -223,7 +248,12 @@ async fn save_and_overwrite<H: Host>(
     // After an error nothing more touches the disk: what is acknowledged but not applied is dropped.
     if saved.is_ok() && s.failed.borrow().is_some() {
         busy.set(false);
-        finish(&s, batch, &done, Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")));
+        finish(
+            &s,
+            batch,
+            &done,
+            Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+        );
         return;
     }
     if let Err(e) = saved {
@@ -251,7 +281,10 @@ async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
     log.append(saved).await
 }
 
-fn overwrite<H: Host>(s: &Secondary<H>, item: &Item) -> std::pin::Pin<Box<dyn Future<Output = Result<()>>>> {
+fn overwrite<H: Host>(
+    s: &Secondary<H>,
+    item: &Item,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<()>>>> {
     let work = item.place().and_then(|(v, range)| {
         let volume = s.volume(v).ok()?;
         let lock = volume.lock.lock(range.round_out(volume.disk.alignment()));

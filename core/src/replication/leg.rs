@@ -95,7 +95,13 @@ pub(crate) struct Completed {
 
 impl Span {
     fn new(epoch: Epoch, volumes: usize) -> Self {
-        Self { epoch, unrecorded: vec![Bitmap::new(); volumes], local: vec![Rc::default()], cut: Wall::default(), bytes: 0 }
+        Self {
+            epoch,
+            unrecorded: vec![Bitmap::new(); volumes],
+            local: vec![Rc::default()],
+            cut: Wall::default(),
+            bytes: 0,
+        }
     }
 
     fn dirty(&self) -> u64 {
@@ -149,7 +155,13 @@ impl<E: Env> Leg<E> {
 
     /// Puts a write into the stream, or notes that the peer lacks it. Waits for room at most
     /// `max_delay`, then gives the session's unsent frames up. The caller holds the range lock.
-    pub(crate) async fn enter(&self, volume: VolumeIndex, range: ByteRange, body: impl FnOnce() -> Body, len: u64) -> Ticket {
+    pub(crate) async fn enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Ticket {
         let mut deadline = None;
         loop {
             let window = match &*self.link.borrow() {
@@ -171,13 +183,20 @@ impl<E: Env> Leg<E> {
     }
 
     /// Puts a frame in, or `None` when there is no room now. For the resync, which gives way to the VM.
-    pub(crate) fn try_enter(&self, volume: VolumeIndex, range: ByteRange, body: impl FnOnce() -> Body, len: u64) -> Option<()> {
+    pub(crate) fn try_enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Option<()> {
         let window = match &*self.link.borrow() {
             Link::Up(w) => w.clone(),
             Link::Down | Link::Draining(_) => return None,
         };
         // Half of the window stays the VM's.
-        let room = window.has_room(len.saturating_add(self.window.get() / 2)) && self.has_undo_room(&window, range);
+        let room = window.has_room(len.saturating_add(self.window.get() / 2))
+            && self.has_undo_room(&window, range);
         room.then(|| drop(self.enter_window(volume, range, body(), &window)))
     }
 
@@ -190,7 +209,13 @@ impl<E: Env> Leg<E> {
         }
     }
 
-    fn enter_window(&self, volume: VolumeIndex, range: ByteRange, body: Body, window: &Window) -> Ticket {
+    fn enter_window(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: Body,
+        window: &Window,
+    ) -> Ticket {
         let mut spans = self.spans.borrow_mut();
         let Some(span) = spans.back_mut() else { unreachable!("there is always an open span") };
         let sequence = window.push(body, false);
@@ -237,12 +262,21 @@ impl<E: Env> Leg<E> {
         }
         for q in window.drop_unsent() {
             match q.body {
-                Body::Write(v, r, _) | Body::Resync(v, r, _) | Body::Zeroes(v, r) | Body::Discard(v, r) => {
+                Body::Write(v, r, _)
+                | Body::Resync(v, r, _)
+                | Body::Zeroes(v, r)
+                | Body::Discard(v, r) => {
                     self.mark_missing(v, r);
                 }
                 Body::BeginEpoch(_) => self.merge_spans(),
-                Body::Hello(_) | Body::Flush | Body::Ack(_) | Body::Record(_) | Body::Flushed(_)
-                | Body::Error(_) | Body::Status | Body::Stop(_) => {}
+                Body::Hello(_)
+                | Body::Flush
+                | Body::Ack(_)
+                | Body::Record(_)
+                | Body::Flushed(_)
+                | Body::Error(_)
+                | Body::Status
+                | Body::Stop(_) => {}
             }
         }
         self.acknowledged();
@@ -267,7 +301,8 @@ impl<E: Env> Leg<E> {
         self.promotable.set(record != Epoch::NONE);
         let mut spans = self.spans.borrow_mut();
         // Spans at or below the record are complete over there; they stay until our own flush.
-        let (kept, rest): (VecDeque<_>, VecDeque<_>) = spans.drain(..).partition(|s| s.epoch <= record);
+        let (kept, rest): (VecDeque<_>, VecDeque<_>) =
+            spans.drain(..).partition(|s| s.epoch <= record);
         let mut open = Span::new(epoch, self.missing.borrow().len());
         for old in rest {
             for (m, u) in self.missing.borrow_mut().iter_mut().zip(&old.unrecorded) {
@@ -285,7 +320,9 @@ impl<E: Env> Leg<E> {
 
     /// The session ended.
     pub(crate) fn session_down(&self) {
-        if let Link::Up(w) | Link::Draining(w) = std::mem::replace(&mut *self.link.borrow_mut(), Link::Down) {
+        if let Link::Up(w) | Link::Draining(w) =
+            std::mem::replace(&mut *self.link.borrow_mut(), Link::Down)
+        {
             w.close();
         }
         self.changed.notify();
@@ -334,12 +371,18 @@ impl<E: Env> Leg<E> {
     /// Ends when no local write of epochs up to `epoch` is in flight.
     pub(crate) async fn locally_done(&self, epoch: Epoch) {
         self.changed
-            .wait_until(|| self.spans.borrow().iter().filter(|s| s.epoch <= epoch).all(Span::is_locally_done))
+            .wait_until(|| {
+                self.spans.borrow().iter().filter(|s| s.epoch <= epoch).all(Span::is_locally_done)
+            })
             .await;
     }
 
     /// The peer's record, or our own flush, has reached `epoch`. Returns what is complete by that.
-    pub(crate) fn advance(&self, recorded: Option<Epoch>, flushed: Option<Epoch>) -> Option<Completed> {
+    pub(crate) fn advance(
+        &self,
+        recorded: Option<Epoch>,
+        flushed: Option<Epoch>,
+    ) -> Option<Completed> {
         if let Some(r) = recorded {
             // A record of an epoch that was not closed is no answer to anything we sent.
             let open = self.open_epoch();
@@ -389,7 +432,12 @@ impl<E: Env> Leg<E> {
     }
 
     /// The first range that the peer lacks, at or after `from`, at most `max_len` long.
-    pub(crate) fn next_missing(&self, volume: VolumeIndex, from: u64, max_len: u64) -> Option<ByteRange> {
+    pub(crate) fn next_missing(
+        &self,
+        volume: VolumeIndex,
+        from: u64,
+        max_len: u64,
+    ) -> Option<ByteRange> {
         self.missing.borrow().get(volume.get())?.next_range(from, max_len)
     }
 
@@ -438,7 +486,9 @@ impl<E: Env> Leg<E> {
     pub(crate) async fn flush_peer(&self, flushed: impl Fn() -> u64) -> bool {
         let Some(window) = self.window().filter(|_| self.is_up()) else { return false };
         let sequence = window.push(Body::Flush, true);
-        let wait = window.drained().wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
+        let wait = window
+            .drained()
+            .wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
         let ended = timeout(&self.env, self.max_delay.get(), wait).await.is_some();
         ended && flushed() >= sequence
     }
@@ -451,9 +501,9 @@ impl<E: Env> Leg<E> {
             return true;
         }
         window.hurry();
-        let wait = window
-            .drained()
-            .wait_until(|| window.is_closed() || window.acknowledged() >= *sequence || !self.is_up());
+        let wait = window.drained().wait_until(|| {
+            window.is_closed() || window.acknowledged() >= *sequence || !self.is_up()
+        });
         if timeout(&self.env, self.max_delay.get(), wait).await.is_none() {
             self.overflow(window);
         }

@@ -106,7 +106,11 @@ pub(crate) enum Item {
     Write(VolumeIndex, ByteRange, Data),
     /// A write of what may be there already.
     Resync(VolumeIndex, ByteRange, Data),
-    Zero { volume: VolumeIndex, range: ByteRange, punch: bool },
+    Zero {
+        volume: VolumeIndex,
+        range: ByteRange,
+        punch: bool,
+    },
     /// A resync write of what was there already.
     Spared,
     Flush,
@@ -126,7 +130,11 @@ impl Item {
     fn bytes(&self) -> u64 {
         match self {
             Self::Write(_, _, d) | Self::Resync(_, _, d) => u64_of(d.len()),
-            Self::Zero { .. } | Self::Spared | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => 64,
+            Self::Zero { .. }
+            | Self::Spared
+            | Self::Flush
+            | Self::BeginEpoch(_)
+            | Self::Stop(_) => 64,
         }
     }
 }
@@ -144,7 +152,9 @@ impl Staging {
     /// Waits for room, then queues.
     pub(crate) async fn push(&self, staged: Staged) {
         let bytes = staged.bytes;
-        self.signal.wait_until(|| self.bytes.get() == 0 || self.bytes.get() + bytes <= STAGING_MAX).await;
+        self.signal
+            .wait_until(|| self.bytes.get() == 0 || self.bytes.get() + bytes <= STAGING_MAX)
+            .await;
         self.bytes.set(self.bytes.get() + bytes);
         self.queue.borrow_mut().push_back(staged);
         self.signal.notify();
@@ -158,7 +168,9 @@ impl Staging {
         while let Some(next) = queue.front() {
             let place = next.item.place();
             let len = place.map_or(0, |(_, r)| r.len());
-            if !batch.is_empty() && (place.is_none() || batch.len() >= frames_max || bytes + len > bytes_max) {
+            if !batch.is_empty()
+                && (place.is_none() || batch.len() >= frames_max || bytes + len > bytes_max)
+            {
                 break;
             }
             bytes += len;
@@ -193,7 +205,9 @@ pub(crate) fn bytes_of(batch: &[Staged]) -> Vec<u64> {
 
 impl<H: Host> Secondary<H> {
     pub(crate) fn volume(&self, v: VolumeIndex) -> Result<&SecondaryVolume<H>> {
-        self.volumes.get(v.get()).ok_or_else(|| Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0)))
+        self.volumes.get(v.get()).ok_or_else(|| {
+            Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0))
+        })
     }
 
     /// Whether a frame is one that this group can take; says why not.

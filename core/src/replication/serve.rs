@@ -60,16 +60,28 @@ async fn talk<H: Host>(
     let mut connection = Connection::new(host, stream.clone());
     let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
         Body::Hello(h) => *h,
-        other => return Err(LinkError::Own(format!("a link begins with a hello, not with {other:?}"))),
+        other => {
+            return Err(LinkError::Own(format!("a link begins with a hello, not with {other:?}")));
+        }
     };
-    let group = find(&theirs.group)
-        .ok_or_else(|| LinkError::Own(format!("this engine has no group {}: start the secondary first", theirs.group)))?;
+    let group = find(&theirs.group).ok_or_else(|| {
+        LinkError::Own(format!(
+            "this engine has no group {}: start the secondary first",
+            theirs.group
+        ))
+    })?;
     let s = group.secondary().ok_or_else(|| {
-        LinkError::Own(format!("group {} is not a running secondary here: start it as one first", theirs.group))
+        LinkError::Own(format!(
+            "group {} is not a running secondary here: start it as one first",
+            theirs.group
+        ))
     })?;
     check_hello(&hello(&s), &theirs).map_err(LinkError::Own)?;
     if s.store.state().inbound {
-        return Err(LinkError::Own(format!("group {} takes its writes from an NBD client", theirs.group)));
+        return Err(LinkError::Own(format!(
+            "group {} takes its writes from an NBD client",
+            theirs.group
+        )));
     }
     let blank = take_over(&s, &stream, theirs.anew).await?;
     let ours = Hello { blank, ..hello(&s) };
@@ -130,7 +142,10 @@ async fn take_over<H: Host>(
     }
     // Only this first session is told so: it may write, and then it is no longer true.
     let blank = s.store.state().blank;
-    s.store.update(|g| g.blank = false).await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    s.store
+        .update(|g| g.blank = false)
+        .await
+        .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     *s.failed.borrow_mut() = None;
     s.applied.set(0);
     s.received.set(0);
@@ -164,7 +179,9 @@ async fn receive<H: Host>(
             Body::Status => None,
             Body::Error(t) => return Err(LinkError::Peer(t)),
             other @ (Body::Hello(_) | Body::Ack(_) | Body::Record(_) | Body::Flushed(_)) => {
-                return Err(LinkError::Own(format!("the primary sent {other:?}, which only a secondary may")));
+                return Err(LinkError::Own(format!(
+                    "the primary sent {other:?}, which only a secondary may"
+                )));
             }
         };
         if let Some(item) = item {

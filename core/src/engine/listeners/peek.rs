@@ -24,12 +24,14 @@ async fn read(socket: &Socket) -> io::Result<GroupId> {
     loop {
         socket.readable().await?;
         let looked = socket.try_io(|fd| {
-            let (n, _) = rustix::net::recv(fd, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            let (n, _) =
+                rustix::net::recv(fd, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             // "Would block" until more has come: then the socket is readable again.
-            group_in(bytes.get(..n).unwrap_or_default())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            group_in(bytes.get(..n).unwrap_or_default())?
+                .ok_or_else(|| io::ErrorKind::WouldBlock.into())
         });
         match looked {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
