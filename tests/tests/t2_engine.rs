@@ -130,7 +130,8 @@ fn a_volume_is_reached_from_whichever_shard_a_client_comes_in() {
         engine.start_group(&solo(&format!("group{n}"), vec![m])).unwrap();
     }
     for n in 0..6_u8 {
-        let (group, volume) = (format!("group{n}").parse().unwrap(), format!("disk{n}").parse().unwrap());
+        let (group, volume) =
+            (format!("group{n}").parse().unwrap(), format!("disk{n}").parse().unwrap());
         let export = engine.export(&group, &volume, ExportKind::Primary).unwrap();
         for _ in 0..3 {
             let mut client = Client::connect(&export).unwrap();
@@ -173,8 +174,19 @@ fn bad_input_is_refused_whole_with_its_name_and_remedy() {
         (solo("vm", vec![member("none", MIB)]), Refusal::NotFound, "volume none"),
         (solo("vm", vec![member("db", 2 * MIB)]), Refusal::Exists, "volume db"),
         (solo("vm", vec![]), Refusal::Invalid, "members"),
-        (solo("vm", vec![member("db", MIB), member("db", MIB)]), Refusal::Invalid, "members[1].volume"),
-        (Start { generation: Generation { number: 0, id: 1 }, ..solo("vm", vec![member("db", MIB)]) }, Refusal::Invalid, "generation"),
+        (
+            solo("vm", vec![member("db", MIB), member("db", MIB)]),
+            Refusal::Invalid,
+            "members[1].volume",
+        ),
+        (
+            Start {
+                generation: Generation { number: 0, id: 1 },
+                ..solo("vm", vec![member("db", MIB)])
+            },
+            Refusal::Invalid,
+            "generation",
+        ),
     ];
     for (start, kind, word) in cases {
         let (was, text) = refusal(&engine.start_group(&start).unwrap_err());
@@ -183,7 +195,8 @@ fn bad_input_is_refused_whole_with_its_name_and_remedy() {
         assert!(engine.status().unwrap().groups.is_empty(), "nothing is half-made");
     }
     engine.start_group(&solo("vm", vec![member("db", MIB)])).unwrap();
-    let (kind, text) = refusal(&engine.start_group(&solo("other", vec![member("db", MIB)])).unwrap_err());
+    let (kind, text) =
+        refusal(&engine.start_group(&solo("other", vec![member("db", MIB)])).unwrap_err());
     assert_eq!(kind, Refusal::WrongState, "{text}");
     let both = solo("vm", vec![member("db", MIB), member("log", MIB)]);
     let (kind, text) = refusal(&engine.start_group(&both).unwrap_err());
@@ -191,7 +204,8 @@ fn bad_input_is_refused_whole_with_its_name_and_remedy() {
     let vm = "vm".parse().unwrap();
     let (kind, text) = refusal(&engine.checkpoint(&vm, generation(1)).unwrap_err());
     assert_eq!(kind, Refusal::WrongState, "{text}");
-    let (kind, text) = refusal(&engine.checkpoint(&"none".parse().unwrap(), generation(2)).unwrap_err());
+    let (kind, text) =
+        refusal(&engine.checkpoint(&"none".parse().unwrap(), generation(2)).unwrap_err());
     assert_eq!(kind, Refusal::NotFound, "{text}");
     let export = engine.export(&vm, &"db".parse().unwrap(), ExportKind::Primary).unwrap();
     let stale = Export { name: export.name.replace('2', "1"), ..export.clone() };
@@ -219,7 +233,8 @@ fn a_damaged_superblock_or_label_is_listed_and_refused_and_the_rest_is_served() 
     let broken = status.group(&"broken".parse().unwrap()).unwrap();
     assert!(broken.error.as_ref().is_some_and(|e| e.contains("broken")), "{:?}", broken.error);
     assert!(status.replica(&"lost".parse().unwrap()).is_none());
-    let (kind, text) = refusal(&engine.start_group(&solo("broken", vec![member("bad", MIB)])).unwrap_err());
+    let (kind, text) =
+        refusal(&engine.start_group(&solo("broken", vec![member("bad", MIB)])).unwrap_err());
     assert_eq!(kind, Refusal::DataLoss, "{text}");
     let (kind, text) = refusal(&engine.delete_replica(&"bad".parse().unwrap()).unwrap_err());
     assert_eq!(kind, Refusal::WrongState, "{text}");

@@ -56,7 +56,12 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
     engine.serve_nbd_at(nbd.first().map(|a| a.address().clone()));
     let places = Places::new(&config.limits);
     for acceptor in nbd {
-        tasks.spawn(listeners::serve_nbd(engine.clone(), acceptor, places.clone(), stopping.clone()));
+        tasks.spawn(listeners::serve_nbd(
+            engine.clone(),
+            acceptor,
+            places.clone(),
+            stopping.clone(),
+        ));
     }
     if let Some(acceptor) = link {
         let limit = config.limits.link_connections;
@@ -103,7 +108,8 @@ struct Signals(Signal, Signal);
 
 impl Signals {
     fn new() -> Result<Self, EngineError> {
-        let listen = |kind| signal(kind).map_err(|e| EngineError::system("can't listen for signals", e));
+        let listen =
+            |kind| signal(kind).map_err(|e| EngineError::system("can't listen for signals", e));
         Ok(Self(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
     }
 
@@ -120,13 +126,16 @@ fn raise_open_files(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let l = &config.limits;
     // A connection that changes shards has two descriptors for a moment; a group some per volume.
-    let needed = 2 * l.nbd_connections + l.link_connections + l.api_connections + 16 * l.groups + 256;
+    let needed =
+        2 * l.nbd_connections + l.link_connections + l.api_connections + 16 * l.groups + 256;
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.unwrap_or(u64::MAX);
     if now.current.is_some_and(|c| c < most) {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
     }
     if most < crate::units::u64_of(needed) {
-        warn!("{most} open files are allowed, the limits may need {needed}: raise the former or lower the latter");
+        warn!(
+            "{most} open files are allowed, the limits may need {needed}: raise the former or lower the latter"
+        );
     }
 }

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::api::{
-    Capacity, EngineStatus, GroupId, GroupStatus, LinkState, Refusal, Replica, ReplicaStatus, Stage,
-    VolumeId,
+    Capacity, EngineStatus, GroupId, GroupStatus, LinkState, Refusal, Replica, ReplicaStatus,
+    Stage, VolumeId,
 };
 use super::config::{Config, Limits};
 use super::error::EngineError;
@@ -114,7 +114,11 @@ impl Engine {
         let mut groups = Vec::new();
         for shard in self.shards.all() {
             let nbd = nbd.clone();
-            groups.extend(self.shards.run(shard, |_| async move { Ok(on_shard::status(nbd.as_ref())) }).await?);
+            groups.extend(
+                self.shards
+                    .run(shard, |_| async move { Ok(on_shard::status(nbd.as_ref())) })
+                    .await?,
+            );
         }
         let state = self.state();
         for (name, record) in &state.groups {

@@ -75,7 +75,9 @@ impl Shards {
         F: FnOnce(ShardEnv) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, EngineError>> + 'static,
     {
-        let gone = || EngineError::new(Refusal::Internal, "a data-plane thread has ended: restart the engine");
+        let gone = || {
+            EngineError::new(Refusal::Internal, "a data-plane thread has ended: restart the engine")
+        };
         let handle = self.0.get(shard.0).ok_or_else(gone)?;
         handle.run(make).await.map_err(|_| gone())?
     }

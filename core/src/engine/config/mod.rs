@@ -178,7 +178,10 @@ impl Config {
 
     fn merge(flags: Flags, file: file::File) -> Result<Self, ConfigError> {
         let missing = |key, example| {
-            ConfigError::value(key, format!("is missing: pass --{key} {example}, or set '{key}' in the file"))
+            ConfigError::value(
+                key,
+                format!("is missing: pass --{key} {example}, or set '{key}' in the file"),
+            )
         };
         let pool = flags.pool.or(file.pool).ok_or_else(|| missing("pool", "DIRECTORY"))?;
         let api = flags.api.or(file.api).ok_or_else(|| missing("api", "unix:PATH"))?;
@@ -209,17 +212,22 @@ impl Config {
             return Err(ConfigError::value("shards", format!("{}: use 1 to 64", self.shards)));
         }
         let mut seen = vec![&self.api];
-        for (key, a) in self.nbd.iter().map(|a| ("nbd", a)).chain(self.link.iter().map(|a| ("link", a)))
+        for (key, a) in
+            self.nbd.iter().map(|a| ("nbd", a)).chain(self.link.iter().map(|a| ("link", a)))
         {
             // Port 0 takes any free port, each time another.
             let any_port = matches!(a, Address::Tcp(t) if t.ends_with(":0"));
             if !any_port && seen.contains(&a) {
-                return Err(ConfigError::value(key, format!("{a} is listened at twice: give each its own")));
+                return Err(ConfigError::value(
+                    key,
+                    format!("{a} is listened at twice: give each its own"),
+                ));
             }
             seen.push(a);
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
-            let problem = format!("'{}' is no level: use error, warn, info, debug or trace", self.log.level);
+            let problem =
+                format!("'{}' is no level: use error, warn, info, debug or trace", self.log.level);
             return Err(ConfigError::value("logLevel", problem));
         }
         let l = &self.limits;
@@ -310,7 +318,8 @@ mod tests {
     #[test]
     fn the_example_in_the_help_is_a_configuration() {
         let example = flags::EXAMPLE.split("FILE:\n").nth(1).unwrap();
-        let yaml: String = example.lines().map(|l| format!("{}\n", l.trim_start_matches("    "))).collect();
+        let yaml: String =
+            example.lines().map(|l| format!("{}\n", l.trim_start_matches("    "))).collect();
         merged(&[], &yaml).unwrap();
     }
 }

@@ -1,9 +1,7 @@
 //! What a group is asked, in replication's words.
 
 use super::find;
-use crate::engine::api::{
-    Epoch, Failover, Generation, GroupId, Mode, Policy, Role, Stage, Start,
-};
+use crate::engine::api::{Epoch, Failover, Generation, GroupId, Mode, Policy, Role, Stage, Start};
 use crate::engine::error::EngineError;
 use crate::overlay;
 use crate::replication::{FailoverSpec, StartSpec};

@@ -86,7 +86,8 @@ impl Catalog for LocalCatalog {
 
     fn list(&self) -> Vec<ExportInfo> {
         let offered = all().into_iter().flat_map(|(_, l)| l.offered());
-        let info = |o: Offered| ExportInfo { name: o.name, description: describe(o.kind).to_owned() };
+        let info =
+            |o: Offered| ExportInfo { name: o.name, description: describe(o.kind).to_owned() };
         offered.map(info).collect()
     }
 
@@ -100,10 +101,14 @@ impl Catalog for LocalCatalog {
         let mut offered = local.offered();
         let Some(i) = offered.iter().position(|o| o.name == name) else {
             offered.retain(|o| o.volume.as_str() == volume);
-            return Err(unknown(name, &offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>()));
+            return Err(unknown(
+                name,
+                &offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(),
+            ));
         };
         let o = offered.swap_remove(i);
-        let mut export = Export::new(Served::new(local.group.clone(), o.index, o.kind, o.name, o.size));
+        let mut export =
+            Export::new(Served::new(local.group.clone(), o.index, o.kind, o.name, o.size));
         export.read_only = o.kind == ExportKind::Secondary;
         describe(o.kind).clone_into(&mut export.description);
         export.revoked = local.exports.switch(name);

@@ -50,7 +50,10 @@ pub(in crate::engine) struct Summary {
 }
 
 /// Reads a group's superblock.
-pub(in crate::engine) async fn read_group(env: ShardEnv, path: PathBuf) -> Result<Summary, EngineError> {
+pub(in crate::engine) async fn read_group(
+    env: ShardEnv,
+    path: PathBuf,
+) -> Result<Summary, EngineError> {
     let dir = folder(&env, &path).await?;
     let Some(file) = dir.open(SUPERBLOCK).await? else {
         let text = format!("{} is missing: restore the folder", path.join(SUPERBLOCK).display());

@@ -100,7 +100,8 @@ pub(super) async fn open(
     changes: watch::Sender<u64>,
 ) -> Result<(), EngineError> {
     let (dir, replicas) = paths.open(&env).await?;
-    let members = replicas.iter().map(|r| (r.label.volume.clone(), ByteLen(r.label.size))).collect();
+    let members =
+        replicas.iter().map(|r| (r.label.volume.clone(), ByteLen(r.label.size))).collect();
     let group = Group::open(&env, dir, replicas).await?;
     let local = Rc::new(Local {
         group,
@@ -159,7 +160,8 @@ impl Local {
 /// The group of this name on this shard.
 fn find(name: &GroupId) -> Result<Rc<Local>, EngineError> {
     GROUPS.with(|g| g.borrow().get(name).cloned()).ok_or_else(|| {
-        let text = format!("group {name} is being removed or the engine is about to stop: try again");
+        let text =
+            format!("group {name} is being removed or the engine is about to stop: try again");
         EngineError::new(Refusal::Unavailable, text)
     })
 }

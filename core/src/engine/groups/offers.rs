@@ -42,8 +42,10 @@ impl Catalog for OfferCatalog {
     type Disk = Offer;
 
     fn list(&self) -> Vec<ExportInfo> {
-        let info =
-            |o: &Offer| ExportInfo { name: o.name.clone(), description: describe(o.kind).to_owned() };
+        let info = |o: &Offer| ExportInfo {
+            name: o.name.clone(),
+            description: describe(o.kind).to_owned(),
+        };
         self.0.iter().map(info).collect()
     }
 
@@ -66,7 +68,11 @@ impl Disk for Offer {
         self.len
     }
 
-    fn read(&self, _: ByteOffset, buf: Buf) -> impl Future<Output = (Buf, disk::Result<()>)> + 'static {
+    fn read(
+        &self,
+        _: ByteOffset,
+        buf: Buf,
+    ) -> impl Future<Output = (Buf, disk::Result<()>)> + 'static {
         std::future::ready((buf, self.elsewhere()))
     }
 
@@ -74,11 +80,19 @@ impl Disk for Offer {
         std::future::ready(self.elsewhere())
     }
 
-    fn writev(&self, _: ByteOffset, _: Vec<Data>) -> impl Future<Output = disk::Result<()>> + 'static {
+    fn writev(
+        &self,
+        _: ByteOffset,
+        _: Vec<Data>,
+    ) -> impl Future<Output = disk::Result<()>> + 'static {
         std::future::ready(self.elsewhere())
     }
 
-    fn write_zeroes(&self, _: ByteRange, _: bool) -> impl Future<Output = disk::Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        _: ByteRange,
+        _: bool,
+    ) -> impl Future<Output = disk::Result<()>> + 'static {
         std::future::ready(self.elsewhere())
     }
 

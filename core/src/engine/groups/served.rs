@@ -80,12 +80,20 @@ impl Disk for Served {
         async move { volume?.write(at, data).await }
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let volume = self.volume();
         async move { volume?.writev(at, data).await }
     }
 
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let volume = self.volume();
         async move { volume?.write_zeroes(range, punch).await }
     }

@@ -80,9 +80,10 @@ fn uri(at: &Address, name: &str) -> String {
         Address::Tcp(host_port) => format!("nbd://{host_port}/{name}"),
         Address::Unix(path) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_~".contains(&b);
-            let escaped = path.as_os_str().as_encoded_bytes().iter().map(|b| {
-                if plain(*b) { char::from(*b).to_string() } else { format!("%{b:02X}") }
-            });
+            let escaped =
+                path.as_os_str().as_encoded_bytes().iter().map(|b| {
+                    if plain(*b) { char::from(*b).to_string() } else { format!("%{b:02X}") }
+                });
             let socket: String = escaped.collect();
             format!("nbd+unix:///{name}?socket={socket}")
         }
@@ -100,6 +101,9 @@ mod tests {
             uri(&Address::Unix("/run/a b&c.sock".into()), name),
             format!("nbd+unix:///{name}?socket=/run/a%20b%26c.sock")
         );
-        assert_eq!(uri(&Address::Tcp("[::1]:10809".into()), name), format!("nbd://[::1]:10809/{name}"));
+        assert_eq!(
+            uri(&Address::Tcp("[::1]:10809".into()), name),
+            format!("nbd://[::1]:10809/{name}")
+        );
     }
 }

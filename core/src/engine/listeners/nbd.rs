@@ -20,7 +20,7 @@ use crate::engine::config::Limits;
 use crate::engine::error::EngineError;
 use crate::engine::groups::{LocalCatalog, OfferCatalog};
 use crate::engine::registry::Engine;
-use crate::nbd::{server, Catalog};
+use crate::nbd::{Catalog, server};
 use crate::runtime::ShardEnv;
 
 /// How many NBD connections there may be at once.
@@ -95,7 +95,8 @@ async fn negotiate(
     catalog: OfferCatalog,
 ) -> Result<Result<Chosen, String>, EngineError> {
     let stream = env.adopt(fd).map_err(|e| EngineError::system("can't serve NBD", e))?;
-    let negotiated = server::negotiate_within(&env, &stream, &catalog, &server::Limits::default()).await;
+    let negotiated =
+        server::negotiate_within(&env, &stream, &catalog, &server::Limits::default()).await;
     Ok(match negotiated {
         Ok(session) => {
             let (name, structured, context) = (session.name, session.structured, session.context);

@@ -69,7 +69,10 @@ impl Socket {
     }
 
     /// Runs a call that reads; one that "would block" makes [`readable`](Self::readable) wait.
-    pub(crate) fn try_io<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn try_io<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
         match self {
             Self::Tcp(s) => s.try_io(Interest::READABLE, || call(s.as_fd())),
             Self::Unix(s) => s.try_io(Interest::READABLE, || call(s.as_fd())),
@@ -88,7 +91,8 @@ impl Socket {
 impl Acceptor {
     /// Listens at `address`. Called within a tokio runtime.
     pub(crate) fn bind(address: &Address) -> io::Result<Self> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("can't listen at {address}: {e}"));
+        let named =
+            |e: io::Error| io::Error::new(e.kind(), format!("can't listen at {address}: {e}"));
         match address {
             Address::Tcp(host_port) => {
                 let (listener, at) = bind_tcp(host_port).map_err(named)?;

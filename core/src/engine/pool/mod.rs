@@ -146,7 +146,8 @@ impl Pool {
 
     /// Its space.
     pub(crate) fn capacity(&self) -> Result<Capacity, EngineError> {
-        let s = rustix::fs::statvfs(&self.root).map_err(|e| failed("measure", &self.root, e.into()))?;
+        let s =
+            rustix::fs::statvfs(&self.root).map_err(|e| failed("measure", &self.root, e.into()))?;
         let bytes = |blocks: u64| ByteLen(blocks.saturating_mul(s.f_frsize));
         Ok(Capacity { total: bytes(s.f_blocks), available: bytes(s.f_bavail), pool: self.uuid })
     }

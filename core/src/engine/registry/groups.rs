@@ -52,7 +52,11 @@ impl Engine {
     }
 
     /// Closes the open epoch and waits until its checkpoint is complete.
-    pub(crate) async fn checkpoint(&self, group: GroupId, generation: Generation) -> Result<Epoch, EngineError> {
+    pub(crate) async fn checkpoint(
+        &self,
+        group: GroupId,
+        generation: Generation,
+    ) -> Result<Epoch, EngineError> {
         let name = group.clone();
         self.ask(&group, move |_| on_shard::checkpoint(name, generation)).await
     }
@@ -135,7 +139,10 @@ impl Engine {
     fn check_members(&self, group: &GroupId, members: &[Member]) -> Result<(), EngineError> {
         let state = self.state();
         if !state.groups.contains_key(group) && state.groups.len() >= self.limits.groups {
-            let text = format!("this engine has {} groups, its limit: raise limits.groups", state.groups.len());
+            let text = format!(
+                "this engine has {} groups, its limit: raise limits.groups",
+                state.groups.len()
+            );
             return Err(EngineError::new(Refusal::Exhausted, text));
         }
         for m in members {
@@ -152,14 +159,19 @@ impl Engine {
                 return Err(EngineError::new(Refusal::Exists, text));
             }
             if let Some(other) = record.group.as_ref().filter(|g| *g != group) {
-                let text = format!("volume {} belongs to group {other}: a volume has one group", m.volume);
+                let text =
+                    format!("volume {} belongs to group {other}: a volume has one group", m.volume);
                 return Err(EngineError::new(Refusal::WrongState, text));
             }
         }
         Ok(())
     }
 
-    async fn make(&self, group: &GroupId, members: Vec<VolumeId>) -> Result<GroupRecord, EngineError> {
+    async fn make(
+        &self,
+        group: &GroupId,
+        members: Vec<VolumeId>,
+    ) -> Result<GroupRecord, EngineError> {
         let shard = self.place();
         let (pool, name) = (self.pool.clone(), group.clone());
         let draft = blocking(move || pool.draft(Kind::Group, &name)).await?;

@@ -81,15 +81,22 @@ impl Engine {
         Err(EngineError::new(Refusal::WrongState, text))
     }
 
-    async fn delete_stopped_group(&self, group: &GroupId, volume: &VolumeId) -> Result<(), EngineError> {
+    async fn delete_stopped_group(
+        &self,
+        group: &GroupId,
+        volume: &VolumeId,
+    ) -> Result<(), EngineError> {
         let in_use = |why: &str| {
-            let text = format!("volume {volume} belongs to group {group}, which {why}: stop the group first");
+            let text = format!(
+                "volume {volume} belongs to group {group}, which {why}: stop the group first"
+            );
             EngineError::new(Refusal::WrongState, text)
         };
         let Some(Ok(record)) = self.state().groups.get(group).cloned() else { return Ok(()) };
         let Ok(_busy) = record.busy.try_lock() else { return Err(in_use("is starting")) };
         let name = group.clone();
-        let stage = self.shards.run(record.shard, |_| async move { on_shard::stage(&name) }).await?;
+        let stage =
+            self.shards.run(record.shard, |_| async move { on_shard::stage(&name) }).await?;
         if stage != Stage::None {
             return Err(in_use(&format!("is in use (stage {stage:?})")));
         }

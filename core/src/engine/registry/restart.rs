@@ -46,7 +46,8 @@ impl Engine {
         let file = path.clone();
         let summary = self.shards.run(shard, |env| on_shard::read_group(env, file)).await?;
         if summary.group != *group {
-            let text = format!("its superblock is that of group {}: move the folder back", summary.group);
+            let text =
+                format!("its superblock is that of group {}: move the folder back", summary.group);
             return Err(EngineError::new(Refusal::DataLoss, text));
         }
         if summary.pool != self.pool.uuid() {
@@ -67,7 +68,8 @@ impl Engine {
             match self.state().replicas.get(&volume) {
                 Some(Ok(r)) if r.replica == replica => {}
                 Some(Ok(_)) => {
-                    let text = format!("the replica of volume {volume} is another than it was made of");
+                    let text =
+                        format!("the replica of volume {volume} is another than it was made of");
                     return Err(EngineError::new(Refusal::DataLoss, text));
                 }
                 Some(Err(e)) => return Err(e.clone()),

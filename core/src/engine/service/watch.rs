@@ -35,13 +35,17 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) type StatusStream = ReceiverStream<Result<proto::EngineStatus, Status>>;
 
 impl Service {
-    pub(super) fn watch(&self, request: &proto::WatchStatusRequest) -> Result<StatusStream, EngineError> {
+    pub(super) fn watch(
+        &self,
+        request: &proto::WatchStatusRequest,
+    ) -> Result<StatusStream, EngineError> {
         let Ok(place) = self.watchers.clone().try_acquire_owned() else {
             let text = format!("{WATCHERS} status streams are open, the limit: close one first");
             return Err(EngineError::new(Refusal::Exhausted, text));
         };
         let (tx, rx) = mpsc::channel(1);
-        let watcher = Watcher { engine: self.engine.clone(), stop: self.stop.clone(), tx, _place: place };
+        let watcher =
+            Watcher { engine: self.engine.clone(), stop: self.stop.clone(), tx, _place: place };
         let interval = Duration::from_millis(request.interval_ms).clamp(INTERVAL.0, INTERVAL.1);
         let once = request.once;
         tokio::spawn(watcher.run(interval, once));
