@@ -31,7 +31,10 @@ pub const GROUP_VOLUMES_MAX: usize = 64;
 pub const BUF_PIECE: u64 = 1 << 20;
 
 /// Widens a length to the width offsets have. Lossless: `usize` is at most 64 bits wide.
-#[allow(clippy::cast_possible_truncation, reason = "usize is never wider than u64 on a target we build for")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "usize is never wider than u64 on a target we build for"
+)]
 pub const fn u64_of(n: usize) -> u64 {
     n as u64
 }
@@ -127,7 +130,10 @@ impl ByteRange {
 
     /// The smallest range with both ends a multiple of `align` (a power of two) that covers this one.
     pub fn round_out(self, align: u64) -> Self {
-        Self { start: self.start & !(align - 1), end: self.end.saturating_add(align - 1) & !(align - 1) }
+        Self {
+            start: self.start & !(align - 1),
+            end: self.end.saturating_add(align - 1) & !(align - 1),
+        }
     }
 
     /// The largest range with both ends a multiple of `align` (a power of two) inside this one;
@@ -251,7 +257,9 @@ impl FromStr for Generation {
     type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Self, ParseError> {
-        let bad = || ParseError(format!("'{s}' is no generation: write NUMBER-ID, as in 3-00c0ffee00c0ffee"));
+        let bad = || {
+            ParseError(format!("'{s}' is no generation: write NUMBER-ID, as in 3-00c0ffee00c0ffee"))
+        };
         let (number, id) = s.split_once('-').ok_or_else(bad)?;
         if id.len() != 16 {
             return Err(bad());

@@ -60,12 +60,14 @@ impl Error {
     /// An error of the system; its number decides the kind.
     pub fn system(what: impl Into<String>, source: io::Error) -> Self {
         let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                ErrorKind::NoSpace
-            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
             io::ErrorKind::InvalidInput => ErrorKind::Invalid,
             io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => ErrorKind::Locked,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::NotPermitted,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                ErrorKind::NotPermitted
+            }
             io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
@@ -94,7 +96,9 @@ impl Error {
         Self::new(
             self.0.kind,
             format!("{what}: {}", self.0.what),
-            self.0.source.as_ref().map(|s| s.raw_os_error().map_or_else(|| s.kind().into(), io::Error::from_raw_os_error)),
+            self.0.source.as_ref().map(|s| {
+                s.raw_os_error().map_or_else(|| s.kind().into(), io::Error::from_raw_os_error)
+            }),
         )
     }
 }

@@ -47,7 +47,10 @@ impl Faults {
 
     fn check(&self, on: &Cell<bool>, what: &str, range: ByteRange) -> Result<()> {
         if self.0.poisoned.get() {
-            return Err(Error::own(ErrorKind::Poisoned, format!("{what} {range}: a flush failed before")));
+            return Err(Error::own(
+                ErrorKind::Poisoned,
+                format!("{what} {range}: a flush failed before"),
+            ));
         }
         if on.get() && self.0.only.borrow().is_none_or(|o| o.overlaps(range)) {
             return Err(Error::own(ErrorKind::Io, format!("{what} {range}: fault injected")));
@@ -71,7 +74,11 @@ impl<D: Disk> Fault<D> {
     }
 
     fn write_check(&self, what: &str, at: ByteOffset, len: u64) -> Result<()> {
-        self.faults.check(&self.faults.0.write, what, ByteRange::new(at.0, at.0.saturating_add(len)))
+        self.faults.check(
+            &self.faults.0.write,
+            what,
+            ByteRange::new(at.0, at.0.saturating_add(len)),
+        )
     }
 }
 
@@ -99,14 +106,22 @@ impl<D: Disk> Disk for Fault<D> {
         }
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         match self.write_check("write", at, data.iter().map(|d| u64_of(d.len())).sum()) {
             Ok(()) => Either::Left(self.inner.writev(at, data)),
             Err(e) => Either::Right(std::future::ready(Err(e))),
         }
     }
 
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         match self.write_check("write zeroes", range.offset(), range.len()) {
             Ok(()) => Either::Left(self.inner.write_zeroes(range, punch)),
             Err(e) => Either::Right(std::future::ready(Err(e))),
@@ -124,7 +139,10 @@ impl<D: Disk> Disk for Fault<D> {
         }
     }
 
-    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
         self.inner.allocation(range)
     }
 }
@@ -142,7 +160,10 @@ mod tests {
         assert_eq!(block_on(d.flush()).unwrap_err().kind(), ErrorKind::Io);
         f.fail_flushes(false);
         assert_eq!(block_on(d.flush()).unwrap_err().kind(), ErrorKind::Poisoned);
-        assert_eq!(block_on(d.read(ByteOffset(0), Buf::new(1))).1.unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(
+            block_on(d.read(ByteOffset(0), Buf::new(1))).1.unwrap_err().kind(),
+            ErrorKind::Poisoned
+        );
     }
 
     #[test]

@@ -23,7 +23,13 @@ impl Memory {
         self.0.borrow().clone()
     }
 
-    fn with<T>(&self, what: &str, at: u64, len: usize, f: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
+    fn with<T>(
+        &self,
+        what: &str,
+        at: u64,
+        len: usize,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T> {
         let mut mem = self.0.borrow_mut();
         let total = u64_of(mem.len());
         let end = at.saturating_add(u64_of(len));
@@ -37,7 +43,11 @@ impl Disk for Memory {
         u64_of(self.0.borrow().len())
     }
 
-    fn read(&self, at: ByteOffset, mut buf: Buf) -> impl Future<Output = (Buf, Result<()>)> + 'static {
+    fn read(
+        &self,
+        at: ByteOffset,
+        mut buf: Buf,
+    ) -> impl Future<Output = (Buf, Result<()>)> + 'static {
         let len = buf.len();
         let r = self.with("read", at.0, len, |m| buf.copy_from_slice(m));
         ready((buf, r))
@@ -47,7 +57,11 @@ impl Disk for Memory {
         ready(self.with("write", at.0, data.len(), |m| m.copy_from_slice(&data)))
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let mut at = at.0;
         let mut all = Ok(());
         for d in data {
@@ -57,7 +71,11 @@ impl Disk for Memory {
         ready(all)
     }
 
-    fn write_zeroes(&self, range: ByteRange, _punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        _punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         ready(self.with("write zeroes", range.start, usize_of(range.len()), |m| m.fill(0)))
     }
 

@@ -67,11 +67,18 @@ impl<E: Env> Connection<E> {
         let mut header = [0; HEADER_LEN];
         self.reader.exact(&mut header).await?;
         let header = frame::decode_header(&header)?;
-        let payload =
-            if header.payload_len == 0 { Buf::new(0) } else { self.reader.payload(header.payload_len).await? };
+        let payload = if header.payload_len == 0 {
+            Buf::new(0)
+        } else {
+            self.reader.payload(header.payload_len).await?
+        };
         let body = frame::decode(&header, payload)?;
         if header.sequence <= self.last {
-            return Err(FrameError(format!("frame {} behind frame {}", header.sequence, self.last)).into());
+            return Err(FrameError(format!(
+                "frame {} behind frame {}",
+                header.sequence, self.last
+            ))
+            .into());
         }
         self.last = header.sequence;
         self.heard.set(self.heard.get() + 1);

@@ -14,18 +14,21 @@
 //!   4 discard     offset           length      -
 //!   5 flush       -                -           -
 //!   6 begin-epoch epoch it opens   -           -
-//!   7 ack         received up to   applied     -                       (sequences)
+//!   7 ack         received up to   applied     undo space in use, u64  (sequences, bytes)
 //!   8 record      epoch            -           -
 //!   9 flushed     sequence         -           -
 //!  10 error       -                -           text, UTF-8
 //!  11 status      -                -           -
 //!  12 stop        epoch            -           -                       (both ways: asked, done)
+//!  13 resync      offset           length      the data: a write that the peer may have already
 //! ```
 //!
 //! Sequences grow within a session; gaps are frames that were dropped before they were sent.
 
 use crate::runtime::{Buf, Data};
-use crate::units::{ByteRange, Epoch, Generation, GroupId, Name, Uuid, VolumeIndex, u32_of, u64_of, usize_of};
+use crate::units::{
+    ByteRange, Epoch, Generation, GroupId, Name, Uuid, VolumeIndex, u32_of, u64_of, usize_of,
+};
 
 /// Bytes of a frame before its payload.
 pub const HEADER_LEN: usize = 40;
@@ -51,6 +54,8 @@ pub enum Body {
     Hello(Box<Hello>),
     /// New content.
     Write(VolumeIndex, ByteRange, Data),
+    /// Content that the peer lacks, or may lack: what it finds equal costs it nothing.
+    Resync(VolumeIndex, ByteRange, Data),
     /// Reads as zeroes from now on, and keeps its space.
     Zeroes(VolumeIndex, ByteRange),
     /// Reads as zeroes from now on, and gives its space back.
@@ -59,8 +64,8 @@ pub enum Body {
     Flush,
     /// All frames before it are epochs before this one; all behind it are this one.
     BeginEpoch(Epoch),
-    /// Received (and staged) up to the first sequence, applied up to the second.
-    Ack(u64, u64),
+    /// What the secondary has taken.
+    Ack(Ack),
     /// Checkpoint N is durable.
     Record(Epoch),
     /// The flush with this sequence is done.
@@ -71,6 +76,17 @@ pub enum Body {
     Status,
     /// The replication ends at this checkpoint, and both keep it.
     Stop(Epoch),
+}
+
+/// How far the secondary has come with the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ack {
+    /// Staged up to this sequence.
+    pub received: u64,
+    /// Applied up to this one.
+    pub applied: u64,
+    /// What its open undo logs hold, in bytes, once that was applied.
+    pub undo: u64,
 }
 
 /// Who one side is and where it stands.
@@ -125,15 +141,21 @@ pub fn encode(sequence: u64, body: &Body) -> (Data, Option<Data>) {
             (1, none, h.epoch.0, h.record.0, Some(text))
         }
         Body::Write(v, r, d) => (2, *v, r.start, r.len(), Some(d.clone())),
+        Body::Resync(v, r, d) => (13, *v, r.start, r.len(), Some(d.clone())),
         Body::Zeroes(v, r) => (3, *v, r.start, r.len(), None),
         Body::Discard(v, r) => (4, *v, r.start, r.len(), None),
         Body::Flush => (5, none, 0, 0, None),
         Body::BeginEpoch(e) => (6, none, e.0, 0, None),
-        Body::Ack(received, applied) => (7, none, *received, *applied, None),
+        Body::Ack(a) => {
+            (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes())))
+        }
         Body::Record(e) => (8, none, e.0, 0, None),
         Body::Flushed(s) => (9, none, *s, 0, None),
         Body::Error(t) => {
-            let cut = (0..=t.len().min(usize_of(ERROR_MAX))).rev().find(|i| t.is_char_boundary(*i)).unwrap_or(0);
+            let cut = (0..=t.len().min(usize_of(ERROR_MAX)))
+                .rev()
+                .find(|i| t.is_char_boundary(*i))
+                .unwrap_or(0);
             text = Data::copy_of(t.get(..cut).unwrap_or_default().as_bytes());
             (10, none, 0, 0, Some(text))
         }
@@ -167,7 +189,9 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let kind = t.u8()?;
     let version = t.u8()?;
     if magic != MAGIC {
-        return Err(FrameError("it does not begin with USLK: the far end is no Understudy link".into()));
+        return Err(FrameError(
+            "it does not begin with USLK: the far end is no Understudy link".into(),
+        ));
     }
     if version != VERSION {
         return Err(FrameError(format!(
@@ -181,17 +205,29 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let crc = t.u32()?;
     let good = match kind {
         1 => payload_len <= HELLO_MAX,
-        2 => payload_len == second && (1..=PAYLOAD_MAX).contains(&payload_len),
+        2 | 13 => payload_len == second && (1..=PAYLOAD_MAX).contains(&payload_len),
+        7 => payload_len == 8,
         3 | 4 => payload_len == 0 && (1..=ZEROES_MAX).contains(&second),
-        5..=9 | 11 | 12 => payload_len == 0,
+        5 | 6 | 8 | 9 | 11 | 12 => payload_len == 0,
         10 => payload_len <= ERROR_MAX,
         _ => return Err(FrameError(format!("unknown type {kind}"))),
     };
     if !good {
-        return Err(FrameError(format!("type {kind} with a payload of {payload_len} bytes for a length of {second}")));
+        return Err(FrameError(format!(
+            "type {kind} with a payload of {payload_len} bytes for a length of {second}"
+        )));
     }
     let header_crc = crc32c::crc32c(b.get(..36).unwrap_or_default());
-    Ok(Header { kind, volume, sequence, first, second, payload_len: usize_of(payload_len), crc, header_crc })
+    Ok(Header {
+        kind,
+        volume,
+        sequence,
+        first,
+        second,
+        payload_len: usize_of(payload_len),
+        crc,
+        header_crc,
+    })
 }
 
 /// Decodes the whole frame, its checksum first.
@@ -200,8 +236,9 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         return Err(FrameError(format!("checksum of frame {} (type {})", h.sequence, h.kind)));
     }
     let range = || {
-        ByteRange::at(crate::units::ByteOffset(h.first), h.second)
-            .ok_or_else(|| FrameError(format!("offset {} + length {} overflows", h.first, h.second)))
+        ByteRange::at(crate::units::ByteOffset(h.first), h.second).ok_or_else(|| {
+            FrameError(format!("offset {} + length {} overflows", h.first, h.second))
+        })
     };
     Ok(match h.kind {
         1 => {
@@ -214,12 +251,13 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         4 => Body::Discard(h.volume, range()?),
         5 => Body::Flush,
         6 => Body::BeginEpoch(Epoch(h.first)),
-        7 => Body::Ack(h.first, h.second),
+        7 => Body::Ack(Ack { received: h.first, applied: h.second, undo: Take(&payload).u64()? }),
         8 => Body::Record(Epoch(h.first)),
         9 => Body::Flushed(h.first),
         10 => Body::Error(String::from_utf8_lossy(&payload).into_owned()),
         11 => Body::Status,
         12 => Body::Stop(Epoch(h.first)),
+        13 => Body::Resync(h.volume, range()?, payload.freeze()),
         other => return Err(FrameError(format!("unknown type {other}"))),
     })
 }
@@ -260,8 +298,18 @@ impl Hello {
         if usize::from(count) > crate::units::GROUP_VOLUMES_MAX {
             return Err(FrameError(format!("a hello with {count} volumes")));
         }
-        let members = (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
-        Ok(Self { group, generation, pool, epoch: Epoch::NONE, record: Epoch::NONE, blank, anew, members })
+        let members =
+            (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
+        Ok(Self {
+            group,
+            generation,
+            pool,
+            epoch: Epoch::NONE,
+            record: Epoch::NONE,
+            blank,
+            anew,
+            members,
+        })
     }
 }
 
@@ -287,7 +335,8 @@ struct Take<'a>(&'a [u8]);
 
 impl Take<'_> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| FrameError("it is too short".into()))?;
+        let (head, rest) =
+            self.0.split_first_chunk::<N>().ok_or_else(|| FrameError("it is too short".into()))?;
         self.0 = rest;
         Ok(*head)
     }
@@ -305,7 +354,8 @@ impl Take<'_> {
     }
     fn name(&mut self) -> Result<Name, FrameError> {
         let len = usize::from(self.u8()?);
-        let (head, rest) = self.0.split_at_checked(len).ok_or_else(|| FrameError("it is too short".into()))?;
+        let (head, rest) =
+            self.0.split_at_checked(len).ok_or_else(|| FrameError("it is too short".into()))?;
         self.0 = rest;
         let text = std::str::from_utf8(head).map_err(|e| FrameError(e.to_string()))?;
         text.parse().map_err(|e: crate::units::ParseError| FrameError(e.0))
@@ -347,7 +397,8 @@ mod tests {
             Body::Discard(v, r),
             Body::Flush,
             Body::BeginEpoch(Epoch(8)),
-            Body::Ack(5, 4),
+            Body::Ack(Ack { received: 5, applied: 4, undo: 3 }),
+            Body::Resync(v, r, Data::copy_of(&[8; 512])),
             Body::Record(Epoch(7)),
             Body::Flushed(6),
             Body::Error("disk on fire".into()),
@@ -365,14 +416,19 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_frame_is_refused() {
-        let (h, p) = encode(1, &Body::Write(VolumeIndex(0), ByteRange::new(0, 64), Data::copy_of(&[1; 64])));
+        let (h, p) =
+            encode(1, &Body::Write(VolumeIndex(0), ByteRange::new(0, 64), Data::copy_of(&[1; 64])));
         let whole: Vec<u8> = h.iter().chain(p.unwrap().iter()).copied().collect();
         for bit in 0..whole.len() * 8 {
             let mut bad = whole.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let (head, tail) = bad.split_at(HEADER_LEN);
             let r = decode_header(head.try_into().unwrap()).and_then(|h| {
-                if h.payload_len == tail.len() { decode(&h, Buf::copy_of(tail)) } else { Err(FrameError("length".into())) }
+                if h.payload_len == tail.len() {
+                    decode(&h, Buf::copy_of(tail))
+                } else {
+                    Err(FrameError("length".into()))
+                }
             });
             assert!(r.is_err(), "bit {bit}");
         }

@@ -12,8 +12,8 @@
 //! [`frame`] is pure; [`Window`] bounds and sends what the primary queues; [`Connection`] reads and
 //! writes whole frames over any [`crate::runtime::Stream`].
 
-pub mod frame;
 mod connection;
+pub mod frame;
 mod window;
 
 pub use connection::{Connection, LinkError};

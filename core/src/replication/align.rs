@@ -29,7 +29,12 @@ pub(crate) async fn read<D: Disk>(disk: &D, at: ByteOffset, mut buf: Buf) -> (Bu
 
 /// `data` at `at`, widened to whole sectors of `align` bytes with what `disk` holds around it.
 /// The caller holds the lock of the widened range. At most [`BUF_PIECE`] bytes of data.
-pub(crate) async fn widen<D: Disk>(disk: &D, align: u64, at: ByteOffset, data: Data) -> Result<(ByteRange, Data)> {
+pub(crate) async fn widen<D: Disk>(
+    disk: &D,
+    align: u64,
+    at: ByteOffset,
+    data: Data,
+) -> Result<(ByteRange, Data)> {
     let range = ByteRange::new(at.0, at.0 + u64_of(data.len()));
     if range.is_aligned(align) {
         return Ok((range, data));
@@ -59,7 +64,9 @@ pub(crate) async fn zero<D: Disk>(disk: &D, range: ByteRange, punch: bool) -> Re
 
 async fn zero_part<D: Disk>(disk: &D, range: ByteRange) -> Result<()> {
     for part in range.pieces(BUF_PIECE) {
-        let (wide, data) = widen(disk, disk.alignment(), part.offset(), Data::zeroes(usize_of(part.len()))).await?;
+        let (wide, data) =
+            widen(disk, disk.alignment(), part.offset(), Data::zeroes(usize_of(part.len())))
+                .await?;
         disk.write(wide.offset(), data).await?;
     }
     Ok(())
@@ -80,7 +87,8 @@ mod tests {
     #[test]
     fn a_write_below_a_sector_keeps_its_neighbours() {
         let d = Memory::new(8192, 0x11);
-        let (wide, data) = block_on(widen(&d, 512, ByteOffset(510), Data::copy_of(&[7; 4]))).unwrap();
+        let (wide, data) =
+            block_on(widen(&d, 512, ByteOffset(510), Data::copy_of(&[7; 4]))).unwrap();
         assert_eq!(wide, ByteRange::new(0, 1024));
         assert_eq!(data[509..515], [0x11, 7, 7, 7, 7, 0x11]);
     }

@@ -122,7 +122,10 @@ pub(crate) async fn ask<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
     };
     let done = timeout(&p.host, ASKED_MAX, cut).await.is_some();
     if p.ended.get() {
-        return Err(Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way"));
+        return Err(Error::own(
+            ErrorKind::Stale,
+            "the role ended while the checkpoint was under way",
+        ));
     }
     if !done {
         let why = peer.trouble.borrow().clone();
@@ -131,7 +134,10 @@ pub(crate) async fn ask<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
             format!(
                 "no checkpoint completed within {} s: {}",
                 ASKED_MAX.as_secs(),
-                why.unwrap_or_else(|| format!("the peer still lacks {} bytes", peer.leg.missing_bytes()))
+                why.unwrap_or_else(|| format!(
+                    "the peer still lacks {} bytes",
+                    peer.leg.missing_bytes()
+                ))
             ),
         ));
     }
@@ -140,15 +146,28 @@ pub(crate) async fn ask<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
 
 /// The last frame of a replication that is stopped: both keep checkpoint `epoch`. What is written
 /// from here on is the solo primary's alone. On an error the replication goes on.
-pub(crate) async fn last<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, epoch: Epoch, limit: Duration) -> Result<()> {
+pub(crate) async fn last<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    epoch: Epoch,
+    limit: Duration,
+) -> Result<()> {
     // No epoch is closed behind the stop; the writes behind it count for nobody.
     peer.stopping.set(true);
-    let Some(window) = peer.leg.window().filter(|_| peer.leg.is_up() && peer.last.get().epoch == epoch) else {
+    let Some(window) = peer.leg.window().filter(|_| peer.last.get().epoch == epoch) else {
         peer.stopping.set(false);
-        return Err(Error::own(ErrorKind::Disconnected, "the link was lost before the last checkpoint: try again"));
+        return Err(Error::own(
+            ErrorKind::Disconnected,
+            "the link was lost before the last checkpoint: try again",
+        ));
     };
     window.push(Body::Stop(epoch), true);
-    let stopped = timeout(&p.host, limit, p.changed.wait_until(|| !peer.stopping.get() || window.is_closed())).await;
+    let stopped = timeout(
+        &p.host,
+        limit,
+        p.changed.wait_until(|| !peer.stopping.get() || window.is_closed()),
+    )
+    .await;
     let told = stopped.is_some() && !peer.stopping.get();
     peer.stopping.set(false);
     if told {
@@ -156,6 +175,9 @@ pub(crate) async fn last<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, epoch:
     }
     Err(Error::own(
         ErrorKind::Disconnected,
-        format!("the secondary did not confirm the stop at checkpoint {epoch} within {} s: try again, or abandon it", limit.as_secs()),
+        format!(
+            "the secondary did not confirm the stop at checkpoint {epoch} within {} s: try again, or abandon it",
+            limit.as_secs()
+        ),
     ))
 }

@@ -21,7 +21,8 @@ use super::status::GroupNames;
 use super::store::Store;
 use crate::disk::{Dir, Disk as _, Error, ErrorKind, Host, Result, Space};
 use crate::overlay::{
-    CommitPosition, GroupState, IntentLog, Member, Policy, RangeLock, Role, SUPERBLOCK_LEN, Stage, Superblock,
+    CommitPosition, GroupState, IntentLog, Member, Policy, RangeLock, Role, SUPERBLOCK_LEN, Stage,
+    Superblock,
 };
 use crate::runtime::{Signal, Wall};
 use crate::units::{Epoch, GROUP_VOLUMES_MAX, Generation, GroupId, Uuid};
@@ -83,12 +84,19 @@ impl<H: Host> Group<H> {
         if replicas.is_empty() || replicas.len() > GROUP_VOLUMES_MAX {
             return Err(Error::own(
                 ErrorKind::Invalid,
-                format!("group {group} with {} volumes: it must have 1 to {GROUP_VOLUMES_MAX}", replicas.len()),
+                format!(
+                    "group {group} with {} volumes: it must have 1 to {GROUP_VOLUMES_MAX}",
+                    replicas.len()
+                ),
             ));
         }
         let members = replicas
             .iter()
-            .map(|r| Member { volume: r.label.volume.clone(), uuid: r.label.uuid, size: r.label.size })
+            .map(|r| Member {
+                volume: r.label.volume.clone(),
+                uuid: r.label.uuid,
+                size: r.label.size,
+            })
             .collect();
         let state = GroupState {
             group,
@@ -178,7 +186,10 @@ impl<H: Host> Group<H> {
     /// Its name and volumes.
     pub fn names(&self) -> GroupNames {
         let s = self.state();
-        GroupNames { group: s.group.clone(), members: s.members.iter().map(|m| (m.volume.clone(), m.size)).collect() }
+        GroupNames {
+            group: s.group.clone(),
+            members: s.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
+        }
     }
 
     /// The uuid of each replica, in group order.
@@ -213,7 +224,11 @@ impl<H: Host> Group<H> {
         let log = match self.0.dir.open("intent").await? {
             Some(file) => IntentLog::open(file, &lens).await?,
             None => {
-                let file = self.0.dir.create("intent", IntentLog::<H::Disk>::file_len(&lens), Space::Written).await?;
+                let file = self
+                    .0
+                    .dir
+                    .create("intent", IntentLog::<H::Disk>::file_len(&lens), Space::Written)
+                    .await?;
                 IntentLog::create(file, &lens).await?
             }
         };
@@ -257,11 +272,9 @@ impl<H: Host> Group<H> {
 
 fn check_members<H: Host>(state: &GroupState, replicas: &[Replica<H>]) -> Result<()> {
     let fits = state.members.len() == replicas.len()
-        && state
-            .members
-            .iter()
-            .zip(replicas)
-            .all(|(m, r)| m.volume == r.label.volume && m.uuid == r.label.uuid && m.size == r.label.size);
+        && state.members.iter().zip(replicas).all(|(m, r)| {
+            m.volume == r.label.volume && m.uuid == r.label.uuid && m.size == r.label.size
+        });
     if fits {
         return Ok(());
     }

@@ -39,6 +39,8 @@ pub(crate) struct Leg<E: Env> {
     recorded: Cell<Epoch>,
     /// Up to which epoch our own disks were flushed after its last local write.
     flushed: Cell<Epoch>,
+    /// The next cut is the last: what is written behind it counts as missing.
+    pub(crate) closing: Cell<bool>,
     window: Cell<u64>,
     undo_limit: Cell<u64>,
     max_delay: Cell<Duration>,
@@ -93,7 +95,13 @@ pub(crate) struct Completed {
 
 impl Span {
     fn new(epoch: Epoch, volumes: usize) -> Self {
-        Self { epoch, unrecorded: vec![Bitmap::new(); volumes], local: vec![Rc::default()], cut: Wall::default(), bytes: 0 }
+        Self {
+            epoch,
+            unrecorded: vec![Bitmap::new(); volumes],
+            local: vec![Rc::default()],
+            cut: Wall::default(),
+            bytes: 0,
+        }
     }
 
     fn dirty(&self) -> u64 {
@@ -125,6 +133,7 @@ impl<E: Env> Leg<E> {
             promotable: Cell::new(false),
             recorded: Cell::default(),
             flushed: Cell::default(),
+            closing: Cell::default(),
             window: Cell::new(0),
             undo_limit: Cell::new(0),
             max_delay: Cell::new(Duration::ZERO),
@@ -146,14 +155,20 @@ impl<E: Env> Leg<E> {
 
     /// Puts a write into the stream, or notes that the peer lacks it. Waits for room at most
     /// `max_delay`, then gives the session's unsent frames up. The caller holds the range lock.
-    pub(crate) async fn enter(&self, volume: VolumeIndex, range: ByteRange, body: impl FnOnce() -> Body, len: u64) -> Ticket {
+    pub(crate) async fn enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Ticket {
         let mut deadline = None;
         loop {
             let window = match &*self.link.borrow() {
                 Link::Up(w) => w.clone(),
                 Link::Down | Link::Draining(_) => return self.enter_missing(volume, range),
             };
-            let undo_room = self.has_undo_room(range.len());
+            let undo_room = self.has_undo_room(&window, range);
             if window.has_room(len) && undo_room {
                 return self.enter_window(volume, range, body(), &window);
             }
@@ -168,13 +183,20 @@ impl<E: Env> Leg<E> {
     }
 
     /// Puts a frame in, or `None` when there is no room now. For the resync, which gives way to the VM.
-    pub(crate) fn try_enter(&self, volume: VolumeIndex, range: ByteRange, body: impl FnOnce() -> Body, len: u64) -> Option<()> {
+    pub(crate) fn try_enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Option<()> {
         let window = match &*self.link.borrow() {
             Link::Up(w) => w.clone(),
             Link::Down | Link::Draining(_) => return None,
         };
         // Half of the window stays the VM's.
-        let room = window.has_room(len.saturating_add(self.window.get() / 2)) && self.has_undo_room(range.len());
+        let room = window.has_room(len.saturating_add(self.window.get() / 2))
+            && self.has_undo_room(&window, range);
         room.then(|| drop(self.enter_window(volume, range, body(), &window)))
     }
 
@@ -187,7 +209,13 @@ impl<E: Env> Leg<E> {
         }
     }
 
-    fn enter_window(&self, volume: VolumeIndex, range: ByteRange, body: Body, window: &Window) -> Ticket {
+    fn enter_window(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: Body,
+        window: &Window,
+    ) -> Ticket {
         let mut spans = self.spans.borrow_mut();
         let Some(span) = spans.back_mut() else { unreachable!("there is always an open span") };
         let sequence = window.push(body, false);
@@ -234,10 +262,21 @@ impl<E: Env> Leg<E> {
         }
         for q in window.drop_unsent() {
             match q.body {
-                Body::Write(v, r, _) | Body::Zeroes(v, r) | Body::Discard(v, r) => self.mark_missing(v, r),
+                Body::Write(v, r, _)
+                | Body::Resync(v, r, _)
+                | Body::Zeroes(v, r)
+                | Body::Discard(v, r) => {
+                    self.mark_missing(v, r);
+                }
                 Body::BeginEpoch(_) => self.merge_spans(),
-                Body::Hello(_) | Body::Flush | Body::Ack(..) | Body::Record(_) | Body::Flushed(_)
-                | Body::Error(_) | Body::Status | Body::Stop(_) => {}
+                Body::Hello(_)
+                | Body::Flush
+                | Body::Ack(_)
+                | Body::Record(_)
+                | Body::Flushed(_)
+                | Body::Error(_)
+                | Body::Status
+                | Body::Stop(_) => {}
             }
         }
         self.acknowledged();
@@ -262,7 +301,8 @@ impl<E: Env> Leg<E> {
         self.promotable.set(record != Epoch::NONE);
         let mut spans = self.spans.borrow_mut();
         // Spans at or below the record are complete over there; they stay until our own flush.
-        let (kept, rest): (VecDeque<_>, VecDeque<_>) = spans.drain(..).partition(|s| s.epoch <= record);
+        let (kept, rest): (VecDeque<_>, VecDeque<_>) =
+            spans.drain(..).partition(|s| s.epoch <= record);
         let mut open = Span::new(epoch, self.missing.borrow().len());
         for old in rest {
             for (m, u) in self.missing.borrow_mut().iter_mut().zip(&old.unrecorded) {
@@ -280,7 +320,9 @@ impl<E: Env> Leg<E> {
 
     /// The session ended.
     pub(crate) fn session_down(&self) {
-        if let Link::Up(w) | Link::Draining(w) = std::mem::replace(&mut *self.link.borrow_mut(), Link::Down) {
+        if let Link::Up(w) | Link::Draining(w) =
+            std::mem::replace(&mut *self.link.borrow_mut(), Link::Down)
+        {
             w.close();
         }
         self.changed.notify();
@@ -291,6 +333,7 @@ impl<E: Env> Leg<E> {
         let mut link = self.link.borrow_mut();
         if let Link::Draining(w) = &*link
             && w.bytes() == 0
+            && !self.closing.get()
         {
             *link = Link::Up(w.clone());
             self.changed.notify();
@@ -304,8 +347,13 @@ impl<E: Env> Leg<E> {
 
     /// Closes the open epoch: `next` is opened. To be called right after [`can_cut`](Self::can_cut).
     pub(crate) fn cut(&self, next: Epoch) -> Option<Epoch> {
-        let link = self.link.borrow();
+        let mut link = self.link.borrow_mut();
         let Link::Up(window) = &*link else { return None };
+        let window = window.clone();
+        if self.closing.get() {
+            *link = Link::Draining(window.clone());
+        }
+        drop(link);
         let mut spans = self.spans.borrow_mut();
         let closed = {
             let span = spans.back_mut()?;
@@ -323,12 +371,18 @@ impl<E: Env> Leg<E> {
     /// Ends when no local write of epochs up to `epoch` is in flight.
     pub(crate) async fn locally_done(&self, epoch: Epoch) {
         self.changed
-            .wait_until(|| self.spans.borrow().iter().filter(|s| s.epoch <= epoch).all(Span::is_locally_done))
+            .wait_until(|| {
+                self.spans.borrow().iter().filter(|s| s.epoch <= epoch).all(Span::is_locally_done)
+            })
             .await;
     }
 
     /// The peer's record, or our own flush, has reached `epoch`. Returns what is complete by that.
-    pub(crate) fn advance(&self, recorded: Option<Epoch>, flushed: Option<Epoch>) -> Option<Completed> {
+    pub(crate) fn advance(
+        &self,
+        recorded: Option<Epoch>,
+        flushed: Option<Epoch>,
+    ) -> Option<Completed> {
         if let Some(r) = recorded {
             // A record of an epoch that was not closed is no answer to anything we sent.
             let open = self.open_epoch();
@@ -355,29 +409,35 @@ impl<E: Env> Leg<E> {
 
     /// Whether the next epoch should be closed early: a quarter of the peer's undo space is used.
     pub(crate) fn wants_early_cut(&self) -> bool {
-        self.promotable.get() && self.spans.borrow().back().is_some_and(|s| s.dirty() > self.undo_limit.get() / 4)
+        let used = self.window().map_or(0, |w| w.undo_bytes());
+        self.promotable.get() && self.spans.borrow().len() == 1 && used > self.undo_limit.get() / 4
     }
 
-    fn has_undo_room(&self, len: u64) -> bool {
-        if !self.promotable.get() {
-            return true;
-        }
-        let used: u64 = self.spans.borrow().iter().map(Span::dirty).sum();
-        used == 0 || used.saturating_add(len).saturating_add(CLUSTER) <= self.undo_limit.get()
+    /// What the peer says its open logs hold, and what it has not applied yet at its full cost.
+    fn has_undo_room(&self, window: &Window, range: ByteRange) -> bool {
+        let cost = range.round_out(CLUSTER).len();
+        let used = window.undo_bytes();
+        !self.promotable.get() || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
     }
 
     /// Whether nothing but a person or a higher limit gets the peer out of this: what it lacks does
     /// not fit into its undo space, and no record is pending that would free some.
     pub(crate) fn is_undo_full(&self) -> bool {
-        let spans = self.spans.borrow();
-        let used: u64 = spans.iter().map(Span::dirty).sum();
+        let Some(window) = self.window() else { return false };
         self.promotable.get()
-            && spans.len() == 1
-            && used.saturating_add(self.missing_bytes()) > self.undo_limit.get()
+            && self.missing_bytes() > 0
+            && self.spans.borrow().len() == 1
+            && window.is_applied()
+            && window.undo_bytes().saturating_add(CLUSTER) > self.undo_limit.get()
     }
 
     /// The first range that the peer lacks, at or after `from`, at most `max_len` long.
-    pub(crate) fn next_missing(&self, volume: VolumeIndex, from: u64, max_len: u64) -> Option<ByteRange> {
+    pub(crate) fn next_missing(
+        &self,
+        volume: VolumeIndex,
+        from: u64,
+        max_len: u64,
+    ) -> Option<ByteRange> {
         self.missing.borrow().get(volume.get())?.next_range(from, max_len)
     }
 
@@ -386,6 +446,11 @@ impl<E: Env> Leg<E> {
         let hit = |b: Option<&Bitmap>| b.is_some_and(|b| b.intersects(range));
         hit(self.missing.borrow().get(volume.get()))
             || self.spans.borrow().iter().any(|s| hit(s.unrecorded.get(volume.get())))
+    }
+
+    /// Whether no checkpoint is under way.
+    pub(crate) fn is_single(&self) -> bool {
+        self.spans.borrow().len() == 1
     }
 
     /// The number of the open epoch.
@@ -421,7 +486,9 @@ impl<E: Env> Leg<E> {
     pub(crate) async fn flush_peer(&self, flushed: impl Fn() -> u64) -> bool {
         let Some(window) = self.window().filter(|_| self.is_up()) else { return false };
         let sequence = window.push(Body::Flush, true);
-        let wait = window.drained().wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
+        let wait = window
+            .drained()
+            .wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
         let ended = timeout(&self.env, self.max_delay.get(), wait).await.is_some();
         ended && flushed() >= sequence
     }
@@ -434,9 +501,9 @@ impl<E: Env> Leg<E> {
             return true;
         }
         window.hurry();
-        let wait = window
-            .drained()
-            .wait_until(|| window.is_closed() || window.acknowledged() >= *sequence || !self.is_up());
+        let wait = window.drained().wait_until(|| {
+            window.is_closed() || window.acknowledged() >= *sequence || !self.is_up()
+        });
         if timeout(&self.env, self.max_delay.get(), wait).await.is_none() {
             self.overflow(window);
         }

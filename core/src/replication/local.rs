@@ -57,7 +57,11 @@ impl<H: Host> Disk for Local<H> {
         }
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         match self {
             Self::Plain(d) => Either::Left(d.writev(at, data)),
             Self::Promoted(p, v) => {
@@ -75,7 +79,11 @@ impl<H: Host> Disk for Local<H> {
         }
     }
 
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         match self {
             Self::Plain(d) => Either::Left(d.write_zeroes(range, punch)),
             Self::Promoted(p, v) => Either::Right(p.clone().write_zeroes(*v, range, punch)),
@@ -89,7 +97,10 @@ impl<H: Host> Disk for Local<H> {
         }
     }
 
-    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
         match self {
             Self::Plain(d) => Either::Left(d.allocation(range)),
             Self::Promoted(p, v) => Either::Right(p.clone().allocation(*v, range)),

@@ -54,7 +54,10 @@ impl<H: Host> LogFiles<H> {
             return Ok(found);
         }
         for name in self.dir.list().await? {
-            let Some(number) = name.strip_prefix("undo-").and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let Some(number) = name.strip_prefix("undo-").and_then(|n| n.parse::<u32>().ok())
+            else {
+                continue;
+            };
             self.made.set(self.made.get().max(number.saturating_add(1)));
             let Some(file) = self.dir.open(&name).await? else { continue };
             match UndoLog::recover(file.clone(), record).await.map_err(|e| e.context(&name))? {
@@ -100,7 +103,9 @@ impl<H: Host> LogFiles<H> {
         if number >= FILES_MAX {
             return Err(Error::own(
                 ErrorKind::NoSpace,
-                format!("{FILES_MAX} undo logs are open without a checkpoint in between: let one complete, or start anew"),
+                format!(
+                    "{FILES_MAX} undo logs are open without a checkpoint in between: let one complete, or start anew"
+                ),
             ));
         }
         self.made.set(number + 1);

@@ -56,19 +56,21 @@ pub fn decide(role: Role, stage: Stage, promotable: bool, operation: Operation) 
     use Operation as Op;
     use Verdict::{Go, Ignore, Refuse};
     match (stage, operation) {
-        (Stage::None | Stage::Done, Op::Start { peer: true, .. }) | (Stage::None, Op::Start { .. }) => Go,
+        (Stage::None | Stage::Done, Op::Start { peer: true, .. })
+        | (Stage::None, Op::Start { .. }) => Go,
         (Stage::Running, Op::Start { same: true, .. }) => Ignore,
         (Stage::Running, Op::Start { peer: true, .. }) if role == Role::Primary => Go,
         (Stage::Running, Op::Start { .. }) => {
             Refuse("the group runs already, with another role, generation or peer: stop it first")
         }
         // A promoted group is asked again by whoever has not heard of it: nothing to do.
-        (Stage::Failover | Stage::Done, Op::Start { peer: false, .. } | Op::Checkpoint | Op::Stop | Op::GetError) => {
-            Ignore
-        }
-        (Stage::Failover, Op::Start { peer: true, .. }) => {
-            Refuse("the roll-back to the checkpoint is still being merged: try again when the stage is Done")
-        }
+        (
+            Stage::Failover | Stage::Done,
+            Op::Start { peer: false, .. } | Op::Checkpoint | Op::Stop | Op::GetError,
+        ) => Ignore,
+        (Stage::Failover, Op::Start { peer: true, .. }) => Refuse(
+            "the roll-back to the checkpoint is still being merged: try again when the stage is Done",
+        ),
         (Stage::Failover | Stage::Done, Op::Failover) => Ignore,
         (Stage::None, Op::Failover) if role == Role::Secondary && promotable => Go,
         (Stage::None, Op::Checkpoint | Op::GetError | Op::Stop | Op::Failover) => {
@@ -77,13 +79,17 @@ pub fn decide(role: Role, stage: Stage, promotable: bool, operation: Operation) 
         (Stage::Running, Op::Checkpoint | Op::GetError | Op::Stop) => Go,
         (Stage::Running, Op::Failover) => match role {
             Role::Secondary if promotable => Go,
-            Role::Secondary => Refuse("this replica has no checkpoint yet, so there is nothing to promote to"),
-            Role::Primary | Role::None => Refuse("only a secondary is promoted; this replica is the primary"),
+            Role::Secondary => {
+                Refuse("this replica has no checkpoint yet, so there is nothing to promote to")
+            }
+            Role::Primary | Role::None => {
+                Refuse("only a secondary is promoted; this replica is the primary")
+            }
         },
         (Stage::FailoverFailed, Op::Failover | Op::GetError) => Go,
-        (Stage::FailoverFailed, Op::Start { .. } | Op::Checkpoint | Op::Stop) => {
-            Refuse("the last failover could not be merged: see the error, mend its cause, ask for the failover again")
-        }
+        (Stage::FailoverFailed, Op::Start { .. } | Op::Checkpoint | Op::Stop) => Refuse(
+            "the last failover could not be merged: see the error, mend its cause, ask for the failover again",
+        ),
     }
 }
 
@@ -98,7 +104,10 @@ mod tests {
     #[test]
     fn before_a_start_everything_but_start_is_refused() {
         for op in [Op::Checkpoint, Op::GetError, Op::Stop, Op::Failover] {
-            assert!(matches!(decide(Role::None, Stage::None, false, op), Verdict::Refuse(_)), "{op:?}");
+            assert!(
+                matches!(decide(Role::None, Stage::None, false, op), Verdict::Refuse(_)),
+                "{op:?}"
+            );
         }
         assert_eq!(decide(Role::None, Stage::None, false, START_PEER), Verdict::Go);
         assert_eq!(decide(Role::None, Stage::None, false, START_SOLO), Verdict::Go);
@@ -108,16 +117,26 @@ mod tests {
     fn after_a_failover_calls_that_name_no_peer_are_ignored() {
         for stage in [Stage::Failover, Stage::Done] {
             for op in [START_SOLO, Op::Checkpoint, Op::Stop, Op::GetError, Op::Failover] {
-                assert_eq!(decide(Role::Primary, stage, true, op), Verdict::Ignore, "{stage:?} {op:?}");
+                assert_eq!(
+                    decide(Role::Primary, stage, true, op),
+                    Verdict::Ignore,
+                    "{stage:?} {op:?}"
+                );
             }
         }
         assert_eq!(decide(Role::Primary, Stage::Done, true, START_PEER), Verdict::Go);
-        assert!(matches!(decide(Role::Primary, Stage::Failover, true, START_PEER), Verdict::Refuse(_)));
+        assert!(matches!(
+            decide(Role::Primary, Stage::Failover, true, START_PEER),
+            Verdict::Refuse(_)
+        ));
     }
 
     #[test]
     fn a_secondary_without_a_checkpoint_is_not_promoted() {
-        assert!(matches!(decide(Role::Secondary, Stage::Running, false, Op::Failover), Verdict::Refuse(_)));
+        assert!(matches!(
+            decide(Role::Secondary, Stage::Running, false, Op::Failover),
+            Verdict::Refuse(_)
+        ));
         assert_eq!(decide(Role::Secondary, Stage::Running, true, Op::Failover), Verdict::Go);
         assert_eq!(decide(Role::Secondary, Stage::None, true, Op::Failover), Verdict::Go);
     }
@@ -126,7 +145,10 @@ mod tests {
     fn a_failed_failover_can_be_retried_and_nothing_else() {
         assert_eq!(decide(Role::Primary, Stage::FailoverFailed, true, Op::Failover), Verdict::Go);
         for op in [START_PEER, Op::Checkpoint, Op::Stop] {
-            assert!(matches!(decide(Role::Primary, Stage::FailoverFailed, true, op), Verdict::Refuse(_)));
+            assert!(matches!(
+                decide(Role::Primary, Stage::FailoverFailed, true, op),
+                Verdict::Refuse(_)
+            ));
         }
     }
 
@@ -136,6 +158,9 @@ mod tests {
             let same = Op::Start { peer: true, same: true };
             assert_eq!(decide(role, Stage::Running, true, same), Verdict::Ignore);
         }
-        assert!(matches!(decide(Role::Secondary, Stage::Running, true, START_PEER), Verdict::Refuse(_)));
+        assert!(matches!(
+            decide(Role::Secondary, Stage::Running, true, START_PEER),
+            Verdict::Refuse(_)
+        ));
     }
 }

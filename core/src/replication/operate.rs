@@ -54,7 +54,9 @@ impl<H: Host> Group<H> {
         match verdict {
             Verdict::Go => Ok(true),
             Verdict::Ignore => Ok(false),
-            Verdict::Refuse(why) => Err(Error::own(ErrorKind::NotPermitted, format!("group {name}: {why}"))),
+            Verdict::Refuse(why) => {
+                Err(Error::own(ErrorKind::NotPermitted, format!("group {name}: {why}")))
+            }
         }
     }
 
@@ -96,19 +98,28 @@ impl<H: Host> Group<H> {
         {
             return Err(Error::own(
                 ErrorKind::Stale,
-                format!("group {} is of generation {current}, it can't be started as {}", self.state().group, spec.generation),
+                format!(
+                    "group {} is of generation {current}, it can't be started as {}",
+                    self.state().group,
+                    spec.generation
+                ),
             ));
         }
         match spec.role {
             Role::Primary => self.start_primary(spec, peer).await,
             Role::Secondary => self.start_secondary(spec).await,
-            Role::None => Err(Error::own(ErrorKind::Invalid, "start needs a role: primary or secondary")),
+            Role::None => {
+                Err(Error::own(ErrorKind::Invalid, "start needs a role: primary or secondary"))
+            }
         }
     }
 
     async fn start_primary(&self, spec: StartSpec, peer: Option<String>) -> Result<()> {
         if self.state().role == Role::Secondary && self.state().stage == Stage::Running {
-            return Err(Error::own(ErrorKind::NotPermitted, "a running secondary becomes primary by a failover"));
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                "a running secondary becomes primary by a failover",
+            ));
         }
         if peer.is_some() {
             // Nothing is known of the peer: until a hello says otherwise it lacks everything. The
@@ -224,16 +235,27 @@ impl<H: Host> Group<H> {
         if let Some((p, _)) = self.primary() {
             let peer = p.peer.borrow().clone();
             let peer = peer.ok_or_else(|| {
-                Error::own(ErrorKind::NotPermitted, "this primary is solo: start it with a peer to make checkpoints")
+                Error::own(
+                    ErrorKind::NotPermitted,
+                    "this primary is solo: start it with a peer to make checkpoints",
+                )
             })?;
             return checkpoint::ask(&p, &peer).await;
         }
-        let s = self.running_secondary().ok_or_else(|| Error::own(ErrorKind::NotPermitted, "the group plays no role here"))?;
+        let s = self
+            .running_secondary()
+            .ok_or_else(|| Error::own(ErrorKind::NotPermitted, "the group plays no role here"))?;
         if !self.state().inbound {
-            return Err(Error::own(ErrorKind::NotPermitted, "checkpoints are cut by the primary: ask it"));
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                "checkpoints are cut by the primary: ask it",
+            ));
         }
         if let Some(e) = &*self.0.inbound_error.borrow() {
-            return Err(Error::own(ErrorKind::Io, format!("no checkpoint before a new start and full copy: {e}")));
+            return Err(Error::own(
+                ErrorKind::Io,
+                format!("no checkpoint before a new start and full copy: {e}"),
+            ));
         }
         stage_begin_epoch(&s).await
     }
@@ -252,9 +274,13 @@ impl<H: Host> Group<H> {
             Part::Idle => None,
             Part::Primary(p, promoted) => {
                 let failed = promoted.as_ref().and_then(|q| q.failure.borrow().clone());
-                failed.or_else(|| p.peer.borrow().as_ref().and_then(|peer| peer.error.borrow().clone()))
+                failed.or_else(|| {
+                    p.peer.borrow().as_ref().and_then(|peer| peer.error.borrow().clone())
+                })
             }
-            Part::Secondary(s) => s.error.borrow().clone().or_else(|| self.0.inbound_error.borrow().clone()),
+            Part::Secondary(s) => {
+                s.error.borrow().clone().or_else(|| self.0.inbound_error.borrow().clone())
+            }
         }
     }
 
@@ -269,8 +295,17 @@ impl<H: Host> Group<H> {
         let Some((p, _)) = self.primary() else { return self.stop_secondary(abandon_peer).await };
         let Some(peer) = p.peer.borrow().clone() else { return Ok(()) };
         if !abandon_peer {
-            let epoch = checkpoint::ask(&p, &peer).await?;
-            checkpoint::last(&p, &peer, epoch, STOP_MAX).await?;
+            peer.leg.closing.set(true);
+            let ended = match checkpoint::ask(&p, &peer).await {
+                Ok(epoch) => checkpoint::last(&p, &peer, epoch, STOP_MAX).await,
+                Err(e) => Err(e),
+            };
+            peer.leg.closing.set(false);
+            if let Err(e) = ended {
+                // The replication goes on; what was written meanwhile is missing and gets sent.
+                peer.leg.acknowledged();
+                return Err(e);
+            }
         }
         self.0
             .store
@@ -326,7 +361,10 @@ impl<H: Host> Group<H> {
         if spec.new.number <= spec.replace.number {
             return Err(Error::own(
                 ErrorKind::Invalid,
-                format!("the new generation {} must have a higher number than {}", spec.new, spec.replace),
+                format!(
+                    "the new generation {} must have a higher number than {}",
+                    spec.new, spec.replace
+                ),
             ));
         }
         let secondary = match &*self.0.part.borrow() {
@@ -361,8 +399,9 @@ impl<H: Host> Group<H> {
         s.ended.set(true);
         s.changed.wait_until(|| s.consumer_writes.get() == 0).await;
         let point = s.chain.point();
-        let old: Vec<Active<H::Disk>> =
-            (0..s.volumes.len()).map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))).collect();
+        let old: Vec<Active<H::Disk>> = (0..s.volumes.len())
+            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+            .collect();
         let (id, actives) = if spec.keep_active {
             for a in &old {
                 a.flush().await?;
@@ -375,7 +414,8 @@ impl<H: Host> Group<H> {
             (id, s.blank_actives(id))
         };
         // A log that holds nothing is not on disk; there is nothing in it to undo.
-        let logs: Vec<UndoLog<H::Disk>> = s.chain.logs().into_iter().filter(|l| l.used() > 0).collect();
+        let logs: Vec<UndoLog<H::Disk>> =
+            s.chain.logs().into_iter().filter(|l| l.used() > 0).collect();
         let undo = logs.iter().map(UndoLog::uuid).collect::<Vec<_>>();
         let epoch = s.open_epoch.get().max(self.state().epoch).next();
         self.0
@@ -423,9 +463,15 @@ async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<Epoch> {
     let next = s.open_epoch.get().next();
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
-    s.staging.push(Staged { sequence, item: Item::BeginEpoch(next), done: Some(done) }).await;
-    wait.await.map_err(|_| Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way"))??;
-    s.changed.wait_until(|| s.failed.borrow().is_some() || s.last.get().epoch >= next.previous() || s.ended.get()).await;
+    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next), Some(done))).await;
+    wait.await.map_err(|_| {
+        Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")
+    })??;
+    s.changed
+        .wait_until(|| {
+            s.failed.borrow().is_some() || s.last.get().epoch >= next.previous() || s.ended.get()
+        })
+        .await;
     if let Some(e) = &*s.failed.borrow() {
         return Err(Error::own(ErrorKind::Io, e.clone()));
     }

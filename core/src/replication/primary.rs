@@ -94,7 +94,11 @@ impl Payload {
 }
 
 impl<H: Host> Peer<H> {
-    pub(crate) fn new(leg: Rc<Leg<H>>, intent: Rc<IntentLog<H::Disk>>, last: super::status::Checkpoint) -> Rc<Self> {
+    pub(crate) fn new(
+        leg: Rc<Leg<H>>,
+        intent: Rc<IntentLog<H::Disk>>,
+        last: super::status::Checkpoint,
+    ) -> Rc<Self> {
         Rc::new(Self {
             leg,
             intent,
@@ -119,7 +123,8 @@ impl<H: Host> Peer<H> {
     /// Clears the intent marks that nothing relies on any more.
     pub(crate) fn sweep_intent(&self) {
         self.intent.sweep(|v, r| {
-            self.leg.is_relied_on(v, r) || self.in_path.borrow().iter().any(|(iv, ir)| *iv == v && ir.overlaps(r))
+            self.leg.is_relied_on(v, r)
+                || self.in_path.borrow().iter().any(|(iv, ir)| *iv == v && ir.overlaps(r))
         });
     }
 
@@ -151,12 +156,20 @@ impl<H: Host> Drop for InPath<H> {
 }
 
 impl<H: Host> Primary<H> {
-    pub(crate) fn new(host: &H, store: Rc<Store<H>>, locals: Vec<Local<H>>, changed: Signal) -> Rc<Self> {
+    pub(crate) fn new(
+        host: &H,
+        store: Rc<Store<H>>,
+        locals: Vec<Local<H>>,
+        changed: Signal,
+    ) -> Rc<Self> {
         let policy = store.state().policy.clone();
         Rc::new(Self {
             host: host.clone(),
             store,
-            volumes: locals.into_iter().map(|local| PrimaryVolume { local, lock: RangeLock::default() }).collect(),
+            volumes: locals
+                .into_iter()
+                .map(|local| PrimaryVolume { local, lock: RangeLock::default() })
+                .collect(),
             peer: RefCell::new(None),
             ended: Cell::new(false),
             policy: RefCell::new(policy),
@@ -166,13 +179,18 @@ impl<H: Host> Primary<H> {
 
     fn check(&self) -> Result<()> {
         if self.ended.get() {
-            return Err(Error::own(ErrorKind::Stale, "this replica is no longer the primary: attach the volume anew"));
+            return Err(Error::own(
+                ErrorKind::Stale,
+                "this replica is no longer the primary: attach the volume anew",
+            ));
         }
         Ok(())
     }
 
     fn volume(&self, v: VolumeIndex) -> Result<&PrimaryVolume<H>> {
-        self.volumes.get(v.get()).ok_or_else(|| Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0)))
+        self.volumes.get(v.get()).ok_or_else(|| {
+            Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0))
+        })
     }
 
     /// Reads at any alignment.
@@ -187,13 +205,21 @@ impl<H: Host> Primary<H> {
     }
 
     /// Writes at any alignment and length, piece by piece.
-    pub(crate) async fn write(&self, v: VolumeIndex, at: ByteOffset, payload: Payload) -> Result<()> {
+    pub(crate) async fn write(
+        &self,
+        v: VolumeIndex,
+        at: ByteOffset,
+        payload: Payload,
+    ) -> Result<()> {
         let all = ByteRange::new(at.0, at.0 + payload.len());
         match payload {
-            Payload::Data(data) if all.len() <= BUF_PIECE => self.write_piece(v, all, Payload::Data(data)).await,
+            Payload::Data(data) if all.len() <= BUF_PIECE => {
+                self.write_piece(v, all, Payload::Data(data)).await
+            }
             Payload::Data(data) => {
                 for piece in all.pieces(BUF_PIECE) {
-                    let part = crate::units::usize_of(piece.start - all.start)..crate::units::usize_of(piece.end - all.start);
+                    let part = crate::units::usize_of(piece.start - all.start)
+                        ..crate::units::usize_of(piece.end - all.start);
                     self.write_piece(v, piece, Payload::Data(data.slice(part))).await?;
                 }
                 Ok(())
@@ -233,7 +259,8 @@ impl<H: Host> Primary<H> {
         self.check()?;
         let (range, payload) = match payload {
             Payload::Data(data) => {
-                let (range, data) = align::widen(&volume.local, sector, range.offset(), data).await?;
+                let (range, data) =
+                    align::widen(&volume.local, sector, range.offset(), data).await?;
                 (range, Payload::Data(data))
             }
             zero @ Payload::Zero { .. } => (range, zero),
@@ -258,7 +285,13 @@ impl<H: Host> Primary<H> {
     }
 
     /// The leg's part of a write: intent mark, then its place in the stream.
-    pub(crate) async fn forward(&self, peer: &Rc<Peer<H>>, v: VolumeIndex, range: ByteRange, payload: &Payload) -> Result<Ticket> {
+    pub(crate) async fn forward(
+        &self,
+        peer: &Rc<Peer<H>>,
+        v: VolumeIndex,
+        range: ByteRange,
+        payload: &Payload,
+    ) -> Result<Ticket> {
         let _in_path = InPath::new(peer, v, range);
         if !peer.intent.is_marked(v, range) {
             peer.intent.mark(v, range).await?;
@@ -298,7 +331,12 @@ impl<H: Host> Primary<H> {
 
     /// Notes a complete checkpoint.
     pub(crate) fn completed(&self, peer: &Peer<H>, c: Completed) {
-        peer.last.set(super::status::Checkpoint { epoch: c.epoch, cut: c.cut, done: self.host.wall(), bytes: c.bytes });
+        peer.last.set(super::status::Checkpoint {
+            epoch: c.epoch,
+            cut: c.cut,
+            done: self.host.wall(),
+            bytes: c.bytes,
+        });
         *peer.error.borrow_mut() = None;
         peer.sweep_intent();
         self.changed.notify();

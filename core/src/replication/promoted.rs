@@ -20,7 +20,9 @@ use super::store::Store;
 use crate::disk::{Disk, Host, Result};
 use crate::overlay::{Bitmap, Chain, CommitPosition, Point, RangeLock, Stage};
 use crate::runtime::{Buf, Data, Signal};
-use crate::units::{BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of};
+use crate::units::{
+    BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
+};
 
 /// The most held bytes merged under one lock, with one flush and one position write.
 const STEP_BYTES: u64 = 4 << 20;
@@ -86,7 +88,11 @@ impl<H: Host> Promoted<H> {
             .map(|(i, disk)| {
                 let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
                 let mut held = Bitmap::new();
-                let ranges = chain.logs().into_iter().flat_map(|l| l.ranges(v)).chain(point.active(v).ranges());
+                let ranges = chain
+                    .logs()
+                    .into_iter()
+                    .flat_map(|l| l.ranges(v))
+                    .chain(point.active(v).ranges());
                 for r in ranges {
                     let from = match v.cmp(&position.volume) {
                         std::cmp::Ordering::Less => u64::MAX,
@@ -127,7 +133,12 @@ impl<H: Host> Promoted<H> {
         (self.total.saturating_sub(left), self.total)
     }
 
-    pub(crate) async fn read(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, buf: Buf) -> (Buf, Result<()>) {
+    pub(crate) async fn read(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        at: ByteOffset,
+        buf: Buf,
+    ) -> (Buf, Result<()>) {
         let part = self.part(v);
         let range = ByteRange::new(at.0, at.0 + u64_of(buf.len()));
         let point = self.point.borrow().clone();
@@ -156,7 +167,12 @@ impl<H: Host> Promoted<H> {
         (out, Ok(()))
     }
 
-    pub(crate) async fn write(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, data: Data) -> Result<()> {
+    pub(crate) async fn write(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        at: ByteOffset,
+        data: Data,
+    ) -> Result<()> {
         let part = self.part(v);
         let range = ByteRange::new(at.0, at.0 + u64_of(data.len()));
         if self.point.borrow().is_none() {
@@ -167,7 +183,8 @@ impl<H: Host> Promoted<H> {
         let point = self.point.borrow().clone();
         let pieces = runs(&part.held.borrow(), range);
         for (piece, held) in pieces {
-            let bytes = data.slice(usize_of(piece.start - range.start)..usize_of(piece.end - range.start));
+            let bytes =
+                data.slice(usize_of(piece.start - range.start)..usize_of(piece.end - range.start));
             match &point {
                 Some(point) if held => self.write_active(point, v, piece, bytes).await?,
                 Some(_) | None => align::write(&part.disk, piece.offset(), bytes).await?,
@@ -177,13 +194,20 @@ impl<H: Host> Promoted<H> {
     }
 
     /// Whole clusters go to the active disk: what the piece leaves of them comes from the view.
-    async fn write_active(&self, point: &Point<H::Disk>, v: VolumeIndex, piece: ByteRange, data: Data) -> Result<()> {
+    async fn write_active(
+        &self,
+        point: &Point<H::Disk>,
+        v: VolumeIndex,
+        piece: ByteRange,
+        data: Data,
+    ) -> Result<()> {
         let wide = piece.round_out(CLUSTER);
         if wide == piece {
             return point.active(v).write(piece, data).await;
         }
         let disk = &self.part(v).disk;
-        let (mut whole, r) = point.read(v, disk, disk.len(), wide.offset(), Buf::new(usize_of(wide.len()))).await;
+        let (mut whole, r) =
+            point.read(v, disk, disk.len(), wide.offset(), Buf::new(usize_of(wide.len()))).await;
         r?;
         let skip = usize_of(piece.start - wide.start);
         if let Some(to) = whole.get_mut(skip..skip + data.len()) {
@@ -192,7 +216,12 @@ impl<H: Host> Promoted<H> {
         point.active(v).write(wide, whole.freeze()).await
     }
 
-    pub(crate) async fn write_zeroes(self: Rc<Self>, v: VolumeIndex, range: ByteRange, punch: bool) -> Result<()> {
+    pub(crate) async fn write_zeroes(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        range: ByteRange,
+        punch: bool,
+    ) -> Result<()> {
         let part = self.part(v);
         if self.point.borrow().is_none() {
             return part.disk.write_zeroes(range, punch).await;
@@ -229,7 +258,11 @@ impl<H: Host> Promoted<H> {
     }
 
     /// What is held counts as allocated: its zeroes are known only when read.
-    pub(crate) async fn allocation(self: Rc<Self>, v: VolumeIndex, range: ByteRange) -> Result<Vec<(ByteRange, bool)>> {
+    pub(crate) async fn allocation(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        range: ByteRange,
+    ) -> Result<Vec<(ByteRange, bool)>> {
         let part = self.part(v);
         let mut out: Vec<(ByteRange, bool)> = Vec::new();
         let pieces = runs(&part.held.borrow(), range);
@@ -282,11 +315,13 @@ impl<H: Host> Promoted<H> {
         let Some(step) = next_step(&part.held.borrow()) else { return Ok(false) };
         let _guard = part.lock.lock(step).await;
         let Some(point) = self.point.borrow().clone() else { return Ok(false) };
-        let pieces: Vec<_> = runs(&part.held.borrow(), step).into_iter().filter(|(_, held)| *held).collect();
+        let pieces: Vec<_> =
+            runs(&part.held.borrow(), step).into_iter().filter(|(_, held)| *held).collect();
         for (run, _) in pieces {
             for piece in run.pieces(BUF_PIECE) {
                 let buf = Buf::new(usize_of(piece.len()));
-                let (buf, r) = point.read(v, &part.disk, part.disk.len(), piece.offset(), buf).await;
+                let (buf, r) =
+                    point.read(v, &part.disk, part.disk.len(), piece.offset(), buf).await;
                 r?;
                 if buf.iter().all(|b| *b == 0) {
                     part.disk.write_zeroes(piece, true).await?;
@@ -312,7 +347,9 @@ impl<H: Host> Promoted<H> {
             })
             .await?;
         let actives = self.point.borrow().as_ref().map(|p| {
-            (0..self.volumes.len()).map(|i| p.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))).collect()
+            (0..self.volumes.len())
+                .map(|i| p.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+                .collect()
         });
         *self.point.borrow_mut() = None;
         if let Some(actives) = actives {

@@ -59,6 +59,7 @@ pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> R
             Ok(()) => {
                 if let Some(w) = &*s2.session.borrow() {
                     w.push(Body::Record(closed), true);
+                    w.push(s2.acknowledgement(), true);
                 }
             }
             Err(e) => s2.fail(&e),
@@ -72,7 +73,12 @@ pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> R
 }
 
 /// Writes record `closed`: from here on every failover lands on it or on a newer one.
-async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: crate::runtime::Wall, bytes: u64) -> Result<()> {
+async fn record<H: Host>(
+    s: &Rc<Secondary<H>>,
+    closed: Epoch,
+    cut: crate::runtime::Wall,
+    bytes: u64,
+) -> Result<()> {
     flush_disks(s).await?;
     if s.failed.borrow().is_some() {
         return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
@@ -86,7 +92,8 @@ async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: crate::runtim
         (id, s.blank_actives(id))
     } else {
         let point = s.chain.point();
-        let same = (0..s.volumes.len()).map(|i| point.active(crate::units::VolumeIndex(u16::try_from(i).unwrap_or(0))));
+        let same = (0..s.volumes.len())
+            .map(|i| point.active(crate::units::VolumeIndex(u16::try_from(i).unwrap_or(0))));
         (s.active_id(), same.collect())
     };
     let done = s.host.wall();
@@ -116,7 +123,10 @@ pub(crate) async fn stop<H: Host>(s: &Rc<Secondary<H>>, epoch: Epoch) -> Result<
     if s.store.state().record != epoch {
         return Err(Error::own(
             ErrorKind::Invalid,
-            format!("stop at checkpoint {epoch}, but the last one here is {}", s.store.state().record),
+            format!(
+                "stop at checkpoint {epoch}, but the last one here is {}",
+                s.store.state().record
+            ),
         ));
     }
     let id = next_active(s);

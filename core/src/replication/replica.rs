@@ -28,7 +28,9 @@ impl<H: Host> Replica<H> {
         if size == 0 || size % SECTOR != 0 || size > VOLUME_MAX {
             return Err(Error::own(
                 ErrorKind::Invalid,
-                format!("size {size} of volume {volume}: it must be a multiple of {SECTOR} from {SECTOR} to {VOLUME_MAX} bytes"),
+                format!(
+                    "size {size} of volume {volume}: it must be a multiple of {SECTOR} from {SECTOR} to {VOLUME_MAX} bytes"
+                ),
             ));
         }
         let label = Label { uuid, volume, size };
@@ -41,7 +43,8 @@ impl<H: Host> Replica<H> {
 
     /// Opens a replica; what was written before counts as durable after this.
     pub async fn open(dir: H::Dir) -> Result<Self> {
-        let missing = |what: &str| Error::own(ErrorKind::Corrupt, format!("the replica has no {what} file"));
+        let missing =
+            |what: &str| Error::own(ErrorKind::Corrupt, format!("the replica has no {what} file"));
         let file = dir.open("label").await?.ok_or_else(|| missing("label"))?;
         file.flush().await?;
         let label = Label::read(&file).await?;
@@ -49,7 +52,12 @@ impl<H: Host> Replica<H> {
         if disk.len() != label.size.next_multiple_of(CLUSTER) {
             return Err(Error::own(
                 ErrorKind::Corrupt,
-                format!("the disk of volume {} has {} bytes, its label says {}", label.volume, disk.len(), label.size),
+                format!(
+                    "the disk of volume {} has {} bytes, its label says {}",
+                    label.volume,
+                    disk.len(),
+                    label.size
+                ),
             ));
         }
         disk.flush().await?;
@@ -63,7 +71,12 @@ impl<H: Host> Replica<H> {
 
     async fn active_pair(&self, slot: usize) -> Result<(H::Disk, H::Disk)> {
         let data = self.open_or_make(&format!("active-{slot}"), self.disk.len()).await?;
-        let map = self.open_or_make(&format!("active-map-{slot}"), Active::<H::Disk>::map_len(self.disk.len())).await?;
+        let map = self
+            .open_or_make(
+                &format!("active-map-{slot}"),
+                Active::<H::Disk>::map_len(self.disk.len()),
+            )
+            .await?;
         Ok((data, map))
     }
 

@@ -14,7 +14,12 @@ impl<H: Host> Group<H> {
             generation: s.generation,
             link: LinkState::Solo,
             epoch: s.epoch,
-            checkpoint: Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes },
+            checkpoint: Checkpoint {
+                epoch: s.record,
+                cut: s.record_cut,
+                done: s.record_done,
+                bytes: s.record_bytes,
+            },
             ..GroupStatus::default()
         };
         drop(s);

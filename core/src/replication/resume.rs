@@ -31,7 +31,9 @@ impl<H: Host> Group<H> {
                 self.become_primary();
                 self.connect_peer(false).await
             }
-            (Role::Primary, Stage::Failover | Stage::FailoverFailed) => self.resume_promoted().await,
+            (Role::Primary, Stage::Failover | Stage::FailoverFailed) => {
+                self.resume_promoted().await
+            }
             (Role::Secondary, Stage::Running) => {
                 self.become_secondary(true).await?;
                 if inbound {
@@ -42,7 +44,10 @@ impl<H: Host> Group<H> {
             }
             (Role::None | Role::Primary | Role::Secondary, Stage::None)
             | (Role::Secondary, Stage::Failover | Stage::FailoverFailed | Stage::Done)
-            | (Role::None, Stage::Running | Stage::Failover | Stage::FailoverFailed | Stage::Done) => {
+            | (
+                Role::None,
+                Stage::Running | Stage::Failover | Stage::FailoverFailed | Stage::Done,
+            ) => {
                 self.0.logs.recover(self.state().record, |_| false).await?;
                 Ok(())
             }
@@ -62,27 +67,35 @@ impl<H: Host> Group<H> {
     pub(crate) async fn connect_peer(&self, anew: bool) -> Result<()> {
         let Some((p, _)) = self.primary() else { return Ok(()) };
         let Some(address) = self.state().peer_address.clone() else { return Ok(()) };
-        let address: Address = address
-            .parse()
-            .map_err(|e: crate::units::ParseError| Error::own(ErrorKind::Corrupt, format!("peer address: {e}")))?;
+        let address: Address = address.parse().map_err(|e: crate::units::ParseError| {
+            Error::own(ErrorKind::Corrupt, format!("peer address: {e}"))
+        })?;
         let intent = self.intent().await?;
         let mut missing = vec![Bitmap::new(); p.volumes.len()];
         if !anew {
             for (i, m) in missing.iter_mut().enumerate() {
                 for r in intent.marked(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))) {
-                    m.set(r.intersect(crate::units::ByteRange::new(0, self.0.replicas[i].disk.len())));
+                    m.set(
+                        r.intersect(crate::units::ByteRange::new(0, self.0.replicas[i].disk.len())),
+                    );
                 }
             }
         }
         let (epoch, last, policy) = {
             let s = self.state();
-            let last = Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes };
+            let last = Checkpoint {
+                epoch: s.record,
+                cut: s.record_cut,
+                done: s.record_done,
+                bytes: s.record_bytes,
+            };
             (s.epoch, if anew { Checkpoint::default() } else { last }, s.policy.clone())
         };
         let leg = Leg::new(&self.0.host, epoch, missing, &policy);
         *p.policy.borrow_mut() = policy;
         let peer = Peer::new(leg, intent, last);
-        let spawn = |name, f: std::pin::Pin<Box<dyn Future<Output = ()>>>| self.0.host.spawn(name, f);
+        let spawn =
+            |name, f: std::pin::Pin<Box<dyn Future<Output = ()>>>| self.0.host.spawn(name, f);
         let tasks = vec![
             spawn("link", Box::pin(session::run(p.clone(), peer.clone(), address))),
             spawn("checkpoints", Box::pin(checkpoint::run(p.clone(), peer.clone()))),
@@ -98,10 +111,19 @@ impl<H: Host> Group<H> {
     pub(crate) async fn become_secondary(&self, recover: bool) -> Result<Rc<Secondary<H>>> {
         let (record, epoch, active, last) = {
             let s = self.state();
-            let last = Checkpoint { epoch: s.record, cut: s.record_cut, done: s.record_done, bytes: s.record_bytes };
+            let last = Checkpoint {
+                epoch: s.record,
+                cut: s.record_cut,
+                done: s.record_done,
+                bytes: s.record_bytes,
+            };
             (s.record, s.epoch, s.active.map_or(Uuid::default(), |a| a.id), last)
         };
-        let logs = self.0.logs.recover(record, |log| recover && record != Epoch::NONE && log.epoch() > record).await?;
+        let logs = self
+            .0
+            .logs
+            .recover(record, |log| recover && record != Epoch::NONE && log.epoch() > record)
+            .await?;
         self.0.logs.prepare(2).await?;
         let slots = self.active_files().await?;
         let actives = self.open_actives(&slots, active).await?;
@@ -115,7 +137,11 @@ impl<H: Host> Group<H> {
         let volumes: Vec<_> = self
             .disks()
             .into_iter()
-            .map(|disk| SecondaryVolume { disk, lock: RangeLock::default(), active_lock: RangeLock::default() })
+            .map(|disk| SecondaryVolume {
+                disk,
+                lock: RangeLock::default(),
+                active_lock: RangeLock::default(),
+            })
             .collect();
         let s = Rc::new(Secondary {
             host: self.0.host.clone(),
@@ -136,6 +162,7 @@ impl<H: Host> Group<H> {
             failed: RefCell::default(),
             error: RefCell::default(),
             session: RefCell::default(),
+            sessions: Cell::default(),
             cut_session: RefCell::default(),
             epoch_bytes: Cell::default(),
             last: Cell::new(last),
@@ -154,7 +181,11 @@ impl<H: Host> Group<H> {
         Ok(s)
     }
 
-    async fn open_actives(&self, slots: &[[(H::Disk, H::Disk); 2]], id: Uuid) -> Result<Vec<Active<H::Disk>>> {
+    async fn open_actives(
+        &self,
+        slots: &[[(H::Disk, H::Disk); 2]],
+        id: Uuid,
+    ) -> Result<Vec<Active<H::Disk>>> {
         let mut actives = Vec::new();
         for (slot, r) in slots.iter().zip(&self.0.replicas) {
             let (data, map) = slot[slot_of(id)].clone();
@@ -174,7 +205,9 @@ impl<H: Host> Group<H> {
             if !logs.iter().any(|l| l.uuid() == *wanted) {
                 return Err(Error::own(
                     ErrorKind::Corrupt,
-                    format!("undo log {wanted}, which the failover needs, is not in the pool: the roll-back can't be finished"),
+                    format!(
+                        "undo log {wanted}, which the failover needs, is not in the pool: the roll-back can't be finished"
+                    ),
                 ));
             }
         }
@@ -201,7 +234,9 @@ impl<H: Host> Group<H> {
     /// Makes a promoted replica the primary, and merges in the background.
     pub(crate) fn serve_promoted(&self, promoted: Rc<Promoted<H>>) {
         let locals = (0..self.0.replicas.len())
-            .map(|i| Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
+            .map(|i| {
+                Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))
+            })
             .collect();
         let p = Primary::new(&self.0.host, self.0.store.clone(), locals, self.0.changed.clone());
         *self.0.part.borrow_mut() = Part::Primary(p, Some(promoted.clone()));

@@ -24,7 +24,9 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
         for i in 0..p.volumes.len() {
             let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
             let mut from = 0;
-            while let Some(range) = peer.leg.next_missing(v, from, STEP).filter(|_| peer.leg.is_up()) {
+            while let Some(range) =
+                peer.leg.next_missing(v, from, STEP).filter(|_| peer.leg.is_up())
+            {
                 match step(&p, &peer, v, range).await {
                     Ok(true) => from = range.end,
                     Ok(false) => wait_for_room(&peer).await,
@@ -52,7 +54,12 @@ async fn wait_for_room<H: Host>(peer: &Peer<H>) {
 }
 
 /// Sends one range; `false` if there was no room.
-async fn step<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, v: VolumeIndex, range: ByteRange) -> Result<bool> {
+async fn step<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    v: VolumeIndex,
+    range: ByteRange,
+) -> Result<bool> {
     let Some(volume) = p.volumes.get(v.get()) else { return Ok(true) };
     let range = range.intersect(ByteRange::new(0, volume.local.len()));
     if range.is_empty() {
@@ -69,7 +76,7 @@ async fn step<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, v: VolumeIndex, r
         let (buf, r) = volume.local.read(part.offset(), Buf::new(usize_of(part.len()))).await;
         r?;
         let data = buf.freeze();
-        if peer.leg.try_enter(v, part, || Body::Write(v, part, data), part.len()).is_none() {
+        if peer.leg.try_enter(v, part, || Body::Resync(v, part, data), part.len()).is_none() {
             return Ok(false);
         }
     }

@@ -45,7 +45,8 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>, to: Addre
         }
         // Half of it at random: many groups of one dead node do not return in one moment.
         let half = backoff / 2;
-        let jitter = half.mul_f64(f64::from(u8::try_from(p.host.random() & 0xff).unwrap_or(0)) / 256.0);
+        let jitter =
+            half.mul_f64(f64::from(u8::try_from(p.host.random() & 0xff).unwrap_or(0)) / 256.0);
         p.host.sleep(half + jitter).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
@@ -93,12 +94,16 @@ async fn talk<H: Host>(
     let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
         Body::Hello(h) => *h,
         Body::Error(t) => return Err(LinkError::Peer(t)),
-        other => return Err(LinkError::Own(format!("the peer began with {other:?} instead of a hello"))),
+        other => {
+            return Err(LinkError::Own(format!("the peer began with {other:?} instead of a hello")));
+        }
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
     if ours.anew && theirs.record != Epoch::NONE {
-        return Err(LinkError::Own("the peer kept its checkpoint, but nothing is known of what it holds".into()));
+        return Err(LinkError::Own(
+            "the peer kept its checkpoint, but nothing is known of what it holds".into(),
+        ));
     }
     if theirs.record == Epoch::NONE {
         lacks_all(p, peer, theirs.blank).await?;
@@ -116,6 +121,17 @@ async fn talk<H: Host>(
     peer.leg.session_up(window.clone(), open, theirs.record);
     *peer.trouble.borrow_mut() = None;
     settle(p, peer, None);
+    if theirs.record > peer.last.get().epoch && peer.leg.is_single() {
+        // A checkpoint of before our restart, of which the answer was lost: ours is on disk too.
+        p.flush_all().await.map_err(|e| LinkError::Own(format!("flush: {e}")))?;
+        let now = p.host.wall();
+        peer.last.set(super::status::Checkpoint {
+            epoch: theirs.record,
+            cut: now,
+            done: now,
+            bytes: 0,
+        });
+    }
     p.changed.notify();
     let heartbeat = spawn_heartbeat(p, window);
     let ended = receive(p, peer, window, &mut connection).await;
@@ -149,10 +165,15 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
         ));
     }
     if ours.pool == theirs.pool {
-        return Err(format!("group {}: the peer address leads back to this very engine", ours.group));
+        return Err(format!(
+            "group {}: the peer address leads back to this very engine",
+            ours.group
+        ));
     }
     if ours.members != theirs.members {
-        let of = |h: &Hello| h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ");
+        let of = |h: &Hello| {
+            h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ")
+        };
         return Err(format!(
             "group {}: the volumes differ; the peer has {}, this side {}",
             ours.group,
@@ -164,9 +185,15 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
 }
 
 /// The peer has no checkpoint: it lacks everything; of a replica just made only what is allocated.
-async fn lacks_all<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, blank: bool) -> Result<(), LinkError> {
+async fn lacks_all<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    blank: bool,
+) -> Result<(), LinkError> {
     use crate::disk::Disk;
     for (i, volume) in p.volumes.iter().enumerate() {
+        // Writes that began while there was no peer end first: they are in no bitmap.
+        drop(volume.lock.lock(crate::units::ByteRange::new(0, u64::MAX)).await);
         let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
         let all = crate::units::ByteRange::new(0, volume.local.len());
         if !blank {
@@ -201,9 +228,12 @@ async fn receive<H: Host>(
 ) -> Result<std::convert::Infallible, LinkError> {
     loop {
         match connection.receive(SILENCE_MAX).await?.1 {
-            Body::Ack(received, applied) => {
-                window.acknowledge(received, applied);
+            Body::Ack(ack) => {
+                window.acknowledge(ack);
                 peer.leg.acknowledged();
+                if peer.leg.wants_early_cut() {
+                    peer.leg.changed.notify();
+                }
             }
             Body::Record(e) => settle(p, peer, Some(e)),
             Body::Flushed(s) => {
@@ -218,11 +248,14 @@ async fn receive<H: Host>(
             Body::Status => {}
             other @ (Body::Hello(_)
             | Body::Write(..)
+            | Body::Resync(..)
             | Body::Zeroes(..)
             | Body::Discard(..)
             | Body::Flush
             | Body::BeginEpoch(_)) => {
-                return Err(LinkError::Own(format!("the secondary sent {other:?}, which only a primary may")));
+                return Err(LinkError::Own(format!(
+                    "the secondary sent {other:?}, which only a primary may"
+                )));
             }
         }
     }

@@ -12,7 +12,9 @@ use super::secondary::{Secondary, SecondaryVolume};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::Point;
 use crate::runtime::{Buf, Data};
-use crate::units::{BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of};
+use crate::units::{
+    BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
+};
 
 /// A checkpoint that a consumer's request began at; its logs and active stay while this lives.
 struct Hold<H: Host> {
@@ -42,11 +44,17 @@ impl<H: Host> Drop for Writing<H> {
 impl<H: Host> Secondary<H> {
     fn hold(self: &Rc<Self>) -> Result<Hold<H>> {
         if self.ended.get() {
-            return Err(Error::own(ErrorKind::Stale, "this replica is no longer the secondary: attach the volume anew"));
+            return Err(Error::own(
+                ErrorKind::Stale,
+                "this replica is no longer the secondary: attach the volume anew",
+            ));
         }
         let point = self.chain.point();
         if self.store.state().record == Epoch::NONE {
-            return Err(Error::own(ErrorKind::NotPermitted, "there is no checkpoint yet, so there is no view"));
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                "there is no checkpoint yet, so there is no view",
+            ));
         }
         let slot = super::slot_of(self.active_id());
         let mut holders = self.holders.get();
@@ -56,7 +64,12 @@ impl<H: Host> Secondary<H> {
     }
 
     /// Reads the view at any alignment.
-    pub(crate) async fn view_read(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, buf: Buf) -> (Buf, Result<()>) {
+    pub(crate) async fn view_read(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        at: ByteOffset,
+        buf: Buf,
+    ) -> (Buf, Result<()>) {
         let (hold, disk) = match self.hold().and_then(|h| Ok((h, self.volume(v)?.disk.clone()))) {
             Ok(both) => both,
             Err(e) => return (buf, Err(e)),
@@ -67,10 +80,16 @@ impl<H: Host> Secondary<H> {
     }
 
     /// Writes to the view at any alignment; dropped at the next checkpoint.
-    pub(crate) async fn view_write(self: Rc<Self>, v: VolumeIndex, at: ByteOffset, data: Data) -> Result<()> {
+    pub(crate) async fn view_write(
+        self: Rc<Self>,
+        v: VolumeIndex,
+        at: ByteOffset,
+        data: Data,
+    ) -> Result<()> {
         let all = ByteRange::new(at.0, at.0 + u64_of(data.len()));
         for piece in all.pieces(BUF_PIECE) {
-            let part = data.slice(usize_of(piece.start - all.start)..usize_of(piece.end - all.start));
+            let part =
+                data.slice(usize_of(piece.start - all.start)..usize_of(piece.end - all.start));
             self.view_change(v, piece, Some(part)).await?;
         }
         Ok(())
@@ -80,9 +99,13 @@ impl<H: Host> Secondary<H> {
     pub(crate) async fn view_zero(self: Rc<Self>, v: VolumeIndex, range: ByteRange) -> Result<()> {
         let inner = range.round_in(CLUSTER);
         if inner.is_empty() {
-            return self.clone().view_write(v, range.offset(), Data::zeroes(usize_of(range.len()))).await;
+            return self
+                .clone()
+                .view_write(v, range.offset(), Data::zeroes(usize_of(range.len())))
+                .await;
         }
-        for end in [ByteRange::new(range.start, inner.start), ByteRange::new(inner.end, range.end)] {
+        for end in [ByteRange::new(range.start, inner.start), ByteRange::new(inner.end, range.end)]
+        {
             if !end.is_empty() {
                 self.view_change(v, end, Some(Data::zeroes(usize_of(end.len())))).await?;
             }
@@ -97,7 +120,12 @@ impl<H: Host> Secondary<H> {
     }
 
     /// `None`: zeroes, of whole clusters.
-    async fn view_change(self: &Rc<Self>, v: VolumeIndex, range: ByteRange, data: Option<Data>) -> Result<()> {
+    async fn view_change(
+        self: &Rc<Self>,
+        v: VolumeIndex,
+        range: ByteRange,
+        data: Option<Data>,
+    ) -> Result<()> {
         let volume = self.volume(v)?;
         let _guard = volume.active_lock.lock(range.round_out(CLUSTER)).await;
         loop {
@@ -127,7 +155,8 @@ async fn change_at<H: Host>(
         return point.active(v).write(range, data).await;
     }
     let disk = &volume.disk;
-    let (mut whole, r) = point.read(v, disk, disk.len(), wide.offset(), Buf::new(usize_of(wide.len()))).await;
+    let (mut whole, r) =
+        point.read(v, disk, disk.len(), wide.offset(), Buf::new(usize_of(wide.len()))).await;
     r?;
     let skip = usize_of(range.start - wide.start);
     if let Some(part) = whole.get_mut(skip..skip + data.len()) {

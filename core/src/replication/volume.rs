@@ -87,18 +87,21 @@ impl<H: Host> Group<H> {
         let (generation, size, name) = {
             let s = self.state();
             let m = s.members.get(index.get()).ok_or_else(|| {
-                Error::own(ErrorKind::Invalid, format!("group {} has no volume number {}", s.group, index.0))
+                Error::own(
+                    ErrorKind::Invalid,
+                    format!("group {} has no volume number {}", s.group, index.0),
+                )
             })?;
             let name = format!("{}/{}@{}", m.volume, kind.name(), s.generation);
             (s.generation, m.size, name)
         };
-        let opening = Opening { group: self.clone(), index, kind, generation, size, name };
-        // A refusal is no end of an inbound session: nothing was opened.
-        if let Err(e) = opening.check() {
-            std::mem::forget(opening);
-            return Err(e);
+        if !self.offers(kind) {
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                format!("{name}: not in this role and stage"),
+            ));
         }
-        Ok(Volume(Rc::new(opening)))
+        Ok(Volume(Rc::new(Opening { group: self.clone(), index, kind, generation, size, name })))
     }
 
     /// Whether a volume of this kind can be opened now.
@@ -109,14 +112,19 @@ impl<H: Host> Group<H> {
             ExportKind::Primary => self.primary().is_some(),
             ExportKind::Inbound => s.inbound && runs && self.running_secondary().is_some(),
             ExportKind::Secondary => self.running_secondary().is_some(),
-            ExportKind::View => s.record != crate::units::Epoch::NONE && self.running_secondary().is_some(),
+            ExportKind::View => {
+                s.record != crate::units::Epoch::NONE && self.running_secondary().is_some()
+            }
         }
     }
 
     fn inbound_gone(&self) {
         let s = self.state();
         if s.inbound && s.stage == Stage::Running {
-            self.0.inbound_error.borrow_mut().get_or_insert_with(|| "the inbound writer's connection ended".into());
+            self.0
+                .inbound_error
+                .borrow_mut()
+                .get_or_insert_with(|| "the inbound writer's connection ended".into());
             drop(s);
             self.0.changed.notify();
         }
@@ -129,24 +137,32 @@ impl<H: Host> Opening<H> {
         if current != self.generation {
             return Err(Error::own(
                 ErrorKind::Stale,
-                format!("{}: the group is of generation {current} now: attach the volume anew", self.name),
+                format!(
+                    "{}: the group is of generation {current} now: attach the volume anew",
+                    self.name
+                ),
             ));
         }
         if !self.group.offers(self.kind) {
-            return Err(Error::own(ErrorKind::NotPermitted, format!("{}: not in this role and stage", self.name)));
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                format!("{}: not in this role and stage", self.name),
+            ));
         }
         Ok(())
     }
 
     fn check_range(&self, what: &str, at: ByteOffset, len: u64) -> Result<ByteRange> {
         self.check()?;
-        ByteRange::at(at, len)
-            .filter(|r| r.end <= self.size)
-            .ok_or_else(|| Error::beyond_end(what, ByteRange::new(at.0, at.0.saturating_add(len)), self.size))
+        ByteRange::at(at, len).filter(|r| r.end <= self.size).ok_or_else(|| {
+            Error::beyond_end(what, ByteRange::new(at.0, at.0.saturating_add(len)), self.size)
+        })
     }
 
     fn secondary(&self) -> Result<Rc<Secondary<H>>> {
-        self.group.running_secondary().ok_or_else(|| Error::own(ErrorKind::Stale, format!("{}: no longer a secondary", self.name)))
+        self.group.running_secondary().ok_or_else(|| {
+            Error::own(ErrorKind::Stale, format!("{}: no longer a secondary", self.name))
+        })
     }
 
     fn read_only(&self) -> Error {
@@ -157,7 +173,10 @@ impl<H: Host> Opening<H> {
         let range = self.check_range("write", at, len)?;
         match self.kind {
             ExportKind::Primary => {
-                let (p, _) = self.group.primary().ok_or_else(|| Error::own(ErrorKind::Stale, "no longer the primary"))?;
+                let (p, _) = self
+                    .group
+                    .primary()
+                    .ok_or_else(|| Error::own(ErrorKind::Stale, "no longer the primary"))?;
                 p.write(self.index, at, payload).await
             }
             ExportKind::View => match payload {
@@ -165,7 +184,9 @@ impl<H: Host> Opening<H> {
                 Payload::Zero { .. } => self.secondary()?.view_zero(self.index, range).await,
             },
             ExportKind::Secondary => Err(self.read_only()),
-            ExportKind::Inbound => self.secondary()?.inbound_write(self.index, range, payload).await,
+            ExportKind::Inbound => {
+                self.secondary()?.inbound_write(self.index, range, payload).await
+            }
         }
     }
 }
@@ -178,7 +199,12 @@ impl<H: Host> Secondary<H> {
     }
 
     /// A foreign primary's write: complete when it is applied.
-    async fn inbound_write(&self, volume: VolumeIndex, range: ByteRange, payload: Payload) -> Result<()> {
+    async fn inbound_write(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        payload: Payload,
+    ) -> Result<()> {
         let mut waits = Vec::new();
         for piece in range.pieces(BUF_PIECE) {
             if let Some(e) = &*self.failed.borrow() {
@@ -186,18 +212,21 @@ impl<H: Host> Secondary<H> {
             }
             let item = match &payload {
                 Payload::Data(d) => {
-                    let part = usize_of(piece.start - range.start)..usize_of(piece.end - range.start);
+                    let part =
+                        usize_of(piece.start - range.start)..usize_of(piece.end - range.start);
                     Item::Write(volume, piece, d.slice(part))
                 }
                 Payload::Zero { punch, .. } => Item::Zero { volume, range: piece, punch: *punch },
             };
             let (done, wait) = futures::channel::oneshot::channel();
             let sequence = self.next_sequence();
-            self.staging.push(Staged { sequence, item, done: Some(done) }).await;
+            self.staging.push(Staged::new(sequence, item, Some(done))).await;
             waits.push(wait);
         }
         for wait in waits {
-            wait.await.map_err(|_| Error::own(ErrorKind::Stale, "the role ended before the write was applied"))??;
+            wait.await.map_err(|_| {
+                Error::own(ErrorKind::Stale, "the role ended before the write was applied")
+            })??;
         }
         Ok(())
     }
@@ -261,7 +290,11 @@ impl<H: Host> Disk for Volume<H> {
         }
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let o = self.0.clone();
         async move {
             let mut at = at.0;
@@ -274,9 +307,15 @@ impl<H: Host> Disk for Volume<H> {
         }
     }
 
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let o = self.0.clone();
-        async move { o.write(range.offset(), Payload::Zero { len: range.len(), punch }, range.len()).await }
+        async move {
+            o.write(range.offset(), Payload::Zero { len: range.len(), punch }, range.len()).await
+        }
     }
 
     fn flush(&self) -> impl Future<Output = Result<()>> + 'static {
@@ -295,7 +334,10 @@ impl<H: Host> Disk for Volume<H> {
         }
     }
 
-    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
         let o = self.0.clone();
         async move {
             o.check_range("block status", range.offset(), range.len())?;

@@ -81,7 +81,10 @@ impl Outbox {
     pub async fn run<E: Env>(&self, env: &E, stream: &E::Stream, cork: Duration) -> io::Result<()> {
         let inner = &*self.0;
         loop {
-            inner.signal.wait_until(|| inner.closed.get() || !inner.queue.borrow().is_empty()).await;
+            inner
+                .signal
+                .wait_until(|| inner.closed.get() || !inner.queue.borrow().is_empty())
+                .await;
             if inner.queue.borrow().is_empty() {
                 return Ok(());
             }

@@ -65,7 +65,8 @@ impl Remote {
         self.poked.load(Ordering::SeqCst)
     }
 
-    /// Called before all queues are looked at.
+    /// Called before all queues are looked at: errands, ready tasks, completions. Whatever is
+    /// looked at only before this may lie there through the next sleep.
     pub(crate) fn clear_poke(&self) {
         if self.is_poked() {
             self.poked.store(false, Ordering::SeqCst);

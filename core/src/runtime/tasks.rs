@@ -126,7 +126,12 @@ impl Tasks {
     }
 
     /// Adds a task; it is polled when its turn comes, not now.
-    pub fn spawn(&self, tag: u32, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
+    pub fn spawn(
+        &self,
+        tag: u32,
+        name: &'static str,
+        future: impl Future<Output = ()> + 'static,
+    ) -> Task {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.vacant_entry();
         let id = entry.key();
@@ -191,7 +196,12 @@ impl Tasks {
     /// Drops every task with this tag, as a crash would.
     pub fn cancel_tag(&self, tag: u32) {
         loop {
-            let found = self.slots.borrow().iter().find(|(_, s)| s.tag == tag && s.future.is_some()).map(|(i, _)| i);
+            let found = self
+                .slots
+                .borrow()
+                .iter()
+                .find(|(_, s)| s.tag == tag && s.future.is_some())
+                .map(|(i, _)| i);
             let Some(id) = found else { return };
             let slot = self.slots.borrow_mut().try_remove(id);
             if let Some(slot) = slot {

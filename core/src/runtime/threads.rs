@@ -126,6 +126,8 @@ impl Threads {
         flights: &mut Slab<Flight>,
         out: &mut Vec<(u64, io::Result<usize>)>,
     ) -> io::Result<()> {
+        // Before the sleep: what came before the poke was cleared has no other wake-up.
+        self.take_completions(remote, out);
         let alone = self.pending.len() == 1 && self.in_pool == 0 && rest != Rest::No;
         for token in std::mem::take(&mut self.pending) {
             let flight = flights.get_mut(usize_of(token & 0xffff_ffff));
@@ -153,10 +155,14 @@ impl Threads {
             _ => Some(Duration::ZERO),
         };
         self.wait(timeout, remote, out)?;
+        self.take_completions(remote, out);
+        Ok(())
+    }
+
+    fn take_completions(&mut self, remote: &Remote, out: &mut Vec<(u64, io::Result<usize>)>) {
         let before = out.len();
         remote.completions(out);
         self.in_pool -= out.len() - before;
-        Ok(())
     }
 
     fn wait(

@@ -83,6 +83,7 @@ mod tests {
             epoch: Epoch(4),
             record: Epoch(5),
             blank: false,
+            anew: false,
             members: vec![("disk".parse().unwrap(), 1 << 20)],
         };
         let (header, payload) = frame::encode(1, &Body::Hello(Box::new(hello)));

@@ -33,7 +33,9 @@ pub(crate) async fn group(host: &SimHost, sizes: &[u64], fill: Option<u8>) -> Gr
     for (i, size) in sizes.iter().enumerate() {
         let dir = host.dir(&format!("volumes/v{i}"));
         let uuid = Uuid(u128::from(host.random()));
-        let r = Replica::<SimHost>::create(dir, format!("v{i}").parse().unwrap(), uuid, *size).await.unwrap();
+        let r = Replica::<SimHost>::create(dir, format!("v{i}").parse().unwrap(), uuid, *size)
+            .await
+            .unwrap();
         if let Some(fill) = fill {
             for part in ByteRange::new(0, r.disk.len()).pieces(1 << 20) {
                 let data = Data::copy_of(&vec![fill; usize_of(part.len())]);
@@ -93,7 +95,12 @@ impl Pair {
         let host = self.sim.node("a");
         let limit = host.now().after(Duration::from_secs(60));
         while !holds(self) {
-            assert!(host.now() < limit, "{:?}\n{:?}", self.primary.status(), self.secondary.status());
+            assert!(
+                host.now() < limit,
+                "{:?}\n{:?}",
+                self.primary.status(),
+                self.secondary.status()
+            );
             host.sleep(Duration::from_millis(1)).await;
         }
     }

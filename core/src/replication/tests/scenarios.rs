@@ -33,8 +33,11 @@ fn a_secondary_shows_the_last_checkpoint_and_fails_over_to_it() {
         let now = pair.secondary.volume(VolumeIndex(0), Primary).unwrap();
         let want = [(0x11, 1 << 20), (0x44, 4096), (0x11, (1 << 20) - 4096), (0x22, 2 << 20)];
         assert_eq!(pattern(&now, at(0, 4 * MIB)).await, want);
-        assert!(view.read(crate::units::ByteOffset(0), crate::runtime::Buf::new(512)).await.1.is_err());
-        pair.wait_for(|p| p.secondary.status().role.unwrap().1 == crate::overlay::Stage::Done).await;
+        assert!(
+            view.read(crate::units::ByteOffset(0), crate::runtime::Buf::new(512)).await.1.is_err()
+        );
+        pair.wait_for(|p| p.secondary.status().role.unwrap().1 == crate::overlay::Stage::Done)
+            .await;
         assert_eq!(pattern(&now, at(0, 4 * MIB)).await, want);
         assert_eq!(pair.secondary.get_error(G2).unwrap(), None);
         fill(&now, at(0, 512), 0x55).await.unwrap();

@@ -1,5 +1,6 @@
 //! The shard over both backends: tasks, timers, other threads, sockets.
 
+mod reactor;
 mod shard;
 mod socket;
 
