@@ -120,6 +120,11 @@ impl Engine {
         self.call(self.client.create_replica(replica)).map(drop)
     }
 
+    /// Deletes a replica.
+    pub fn delete_replica(&self, volume: &VolumeId) -> Result<()> {
+        self.call(self.client.delete_replica(volume))
+    }
+
     /// Begins a role in a group.
     pub fn start_group(&self, start: &Start) -> Result<()> {
         self.call(self.client.start(start))
