@@ -14,12 +14,13 @@
 //!   4 discard     offset           length      -
 //!   5 flush       -                -           -
 //!   6 begin-epoch epoch it opens   -           -
-//!   7 ack         received up to   applied     -                       (sequences)
+//!   7 ack         received up to   applied     undo space in use, u64  (sequences, bytes)
 //!   8 record      epoch            -           -
 //!   9 flushed     sequence         -           -
 //!  10 error       -                -           text, UTF-8
 //!  11 status      -                -           -
 //!  12 stop        epoch            -           -                       (both ways: asked, done)
+//!  13 resync      offset           length      the data: a write that the peer may have already
 //! ```
 //!
 //! Sequences grow within a session; gaps are frames that were dropped before they were sent.
@@ -51,6 +52,8 @@ pub enum Body {
     Hello(Box<Hello>),
     /// New content.
     Write(VolumeIndex, ByteRange, Data),
+    /// Content that the peer lacks, or may lack: what it finds equal costs it nothing.
+    Resync(VolumeIndex, ByteRange, Data),
     /// Reads as zeroes from now on, and keeps its space.
     Zeroes(VolumeIndex, ByteRange),
     /// Reads as zeroes from now on, and gives its space back.
@@ -59,8 +62,8 @@ pub enum Body {
     Flush,
     /// All frames before it are epochs before this one; all behind it are this one.
     BeginEpoch(Epoch),
-    /// Received (and staged) up to the first sequence, applied up to the second.
-    Ack(u64, u64),
+    /// What the secondary has taken.
+    Ack(Ack),
     /// Checkpoint N is durable.
     Record(Epoch),
     /// The flush with this sequence is done.
@@ -71,6 +74,17 @@ pub enum Body {
     Status,
     /// The replication ends at this checkpoint, and both keep it.
     Stop(Epoch),
+}
+
+/// How far the secondary has come with the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ack {
+    /// Staged up to this sequence.
+    pub received: u64,
+    /// Applied up to this one.
+    pub applied: u64,
+    /// What its open undo logs hold, in bytes, once that was applied.
+    pub undo: u64,
 }
 
 /// Who one side is and where it stands.
@@ -125,11 +139,12 @@ pub fn encode(sequence: u64, body: &Body) -> (Data, Option<Data>) {
             (1, none, h.epoch.0, h.record.0, Some(text))
         }
         Body::Write(v, r, d) => (2, *v, r.start, r.len(), Some(d.clone())),
+        Body::Resync(v, r, d) => (13, *v, r.start, r.len(), Some(d.clone())),
         Body::Zeroes(v, r) => (3, *v, r.start, r.len(), None),
         Body::Discard(v, r) => (4, *v, r.start, r.len(), None),
         Body::Flush => (5, none, 0, 0, None),
         Body::BeginEpoch(e) => (6, none, e.0, 0, None),
-        Body::Ack(received, applied) => (7, none, *received, *applied, None),
+        Body::Ack(a) => (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes()))),
         Body::Record(e) => (8, none, e.0, 0, None),
         Body::Flushed(s) => (9, none, *s, 0, None),
         Body::Error(t) => {
@@ -181,9 +196,10 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let crc = t.u32()?;
     let good = match kind {
         1 => payload_len <= HELLO_MAX,
-        2 => payload_len == second && (1..=PAYLOAD_MAX).contains(&payload_len),
+        2 | 13 => payload_len == second && (1..=PAYLOAD_MAX).contains(&payload_len),
+        7 => payload_len == 8,
         3 | 4 => payload_len == 0 && (1..=ZEROES_MAX).contains(&second),
-        5..=9 | 11 | 12 => payload_len == 0,
+        5 | 6 | 8 | 9 | 11 | 12 => payload_len == 0,
         10 => payload_len <= ERROR_MAX,
         _ => return Err(FrameError(format!("unknown type {kind}"))),
     };
@@ -214,12 +230,13 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         4 => Body::Discard(h.volume, range()?),
         5 => Body::Flush,
         6 => Body::BeginEpoch(Epoch(h.first)),
-        7 => Body::Ack(h.first, h.second),
+        7 => Body::Ack(Ack { received: h.first, applied: h.second, undo: Take(&payload).u64()? }),
         8 => Body::Record(Epoch(h.first)),
         9 => Body::Flushed(h.first),
         10 => Body::Error(String::from_utf8_lossy(&payload).into_owned()),
         11 => Body::Status,
         12 => Body::Stop(Epoch(h.first)),
+        13 => Body::Resync(h.volume, range()?, payload.freeze()),
         other => return Err(FrameError(format!("unknown type {other}"))),
     })
 }
@@ -347,7 +364,8 @@ mod tests {
             Body::Discard(v, r),
             Body::Flush,
             Body::BeginEpoch(Epoch(8)),
-            Body::Ack(5, 4),
+            Body::Ack(Ack { received: 5, applied: 4, undo: 3 }),
+            Body::Resync(v, r, Data::copy_of(&[8; 512])),
             Body::Record(Epoch(7)),
             Body::Flushed(6),
             Body::Error("disk on fire".into()),

@@ -14,9 +14,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::frame::{self, Body, HEADER_LEN};
+use super::frame::{self, Ack, Body, HEADER_LEN};
 use crate::runtime::{Data, Env, Signal, Stream, timeout};
-use crate::units::u64_of;
+use crate::units::{CLUSTER, u64_of};
 
 /// The most bytes handed to the stream at once; also what ends a cork early.
 const BATCH: u64 = 128 << 10;
@@ -40,6 +40,11 @@ struct Inner {
     next: Cell<u64>,
     acknowledged: Cell<u64>,
     applied: Cell<u64>,
+    /// Not applied yet, oldest first: sequence, and the undo space it can cost at most.
+    unapplied: RefCell<VecDeque<(u64, u64)>>,
+    unapplied_cost: Cell<u64>,
+    /// What the peer's open undo logs held at its last word.
+    undo: Cell<u64>,
     /// Sent is done: no acknowledgement will come.
     one_way: Cell<bool>,
     urgent: Cell<bool>,
@@ -92,9 +97,19 @@ impl Window {
         let sequence = i.next.get();
         i.next.set(sequence + 1);
         let len = match &body {
-            Body::Write(.., d) => d.len(),
+            Body::Write(.., d) | Body::Resync(.., d) => d.len(),
             _ => 0,
         };
+        let cost = match &body {
+            Body::Write(_, r, _) | Body::Resync(_, r, _) | Body::Zeroes(_, r) | Body::Discard(_, r) => {
+                r.round_out(CLUSTER).len()
+            }
+            _ => 0,
+        };
+        if cost > 0 && !i.one_way.get() {
+            i.unapplied.borrow_mut().push_back((sequence, cost));
+            i.unapplied_cost.set(i.unapplied_cost.get() + cost);
+        }
         let bytes = u64_of(len + HEADER_LEN);
         let was_empty = i.unsent.borrow().is_empty();
         i.unsent.borrow_mut().push_back(Queued { sequence, body, bytes });
@@ -109,9 +124,10 @@ impl Window {
         sequence
     }
 
-    /// The peer has staged all frames up to `received` and applied those up to `applied`.
-    pub fn acknowledge(&self, received: u64, applied: u64) {
+    /// Takes the peer's word of how far it has come.
+    pub fn acknowledge(&self, ack: Ack) {
         let i = &*self.0;
+        let Ack { received, applied, undo } = ack;
         let mut sent = i.sent.borrow_mut();
         while let Some((_, bytes)) = sent.front().filter(|(s, _)| *s <= received).copied() {
             sent.pop_front();
@@ -122,6 +138,13 @@ impl Window {
         let received = received.min(i.next.get() - 1);
         i.acknowledged.set(i.acknowledged.get().max(received));
         i.applied.set(i.applied.get().max(applied.min(received)));
+        let mut unapplied = i.unapplied.borrow_mut();
+        while let Some((_, cost)) = unapplied.front().filter(|(s, _)| *s <= i.applied.get()).copied() {
+            unapplied.pop_front();
+            i.unapplied_cost.set(i.unapplied_cost.get() - cost);
+        }
+        drop(unapplied);
+        i.undo.set(undo);
         i.drained.notify();
     }
 
@@ -130,6 +153,14 @@ impl Window {
         let i = &*self.0;
         let dropped: Vec<_> = i.unsent.borrow_mut().drain(..).collect();
         i.bytes.set(i.bytes.get() - i.unsent_bytes.take());
+        let mut unapplied = i.unapplied.borrow_mut();
+        if let Some(first) = dropped.first() {
+            while let Some((_, cost)) = unapplied.back().filter(|(s, _)| *s >= first.sequence).copied() {
+                unapplied.pop_back();
+                i.unapplied_cost.set(i.unapplied_cost.get() - cost);
+            }
+        }
+        drop(unapplied);
         i.drained.notify();
         dropped
     }
@@ -142,6 +173,16 @@ impl Window {
     /// The sequence of the last frame that was queued.
     pub fn last_queued(&self) -> u64 {
         self.0.next.get() - 1
+    }
+
+    /// The most that the peer's open undo logs hold once everything queued is applied, in bytes.
+    pub fn undo_bytes(&self) -> u64 {
+        self.0.undo.get() + self.0.unapplied_cost.get()
+    }
+
+    /// Whether the peer has applied everything that was queued.
+    pub fn is_applied(&self) -> bool {
+        self.0.unapplied.borrow().is_empty()
     }
 
     /// Up to where the peer has staged.
@@ -258,7 +299,7 @@ mod tests {
         let a = w.push(write(6000), false);
         assert!(!w.has_room(6000));
         assert_eq!(w.take().len(), 2);
-        w.acknowledge(a, 0);
+        w.acknowledge(Ack { received: a, ..Ack::default() });
         assert!(w.has_room(6000));
         assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, a, 0));
     }
@@ -272,7 +313,7 @@ mod tests {
         let back = w.drop_unsent();
         assert_eq!(back.iter().map(|q| q.sequence).collect::<Vec<_>>(), [b]);
         assert_eq!(w.bytes(), 140);
-        w.acknowledge(u64::MAX, u64::MAX);
+        w.acknowledge(Ack { received: u64::MAX, applied: u64::MAX, undo: 0 });
         assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, b, b));
     }
 }

@@ -10,6 +10,9 @@
 //! a reply that breaks the protocol ends the connection, and every request with it, with
 //! [`ErrorKind::Corrupt`]; so does a silent one, with [`ErrorKind::Disconnected`]. There is no
 //! reconnection here: who needs it makes a new client.
+//!
+//! How much is in flight is up to the caller: what was submitted is held in memory until the
+//! server has taken it.
 
 mod connect;
 mod disk;
@@ -87,11 +90,11 @@ impl<E: Env> std::fmt::Debug for Client<E> {
 
 impl<E: Env> Shared<E> {
     /// Ends the connection: every request that waits fails with `error`, and every later one.
-    fn fail(&self, error: Error) {
+    fn fail(&self, error: &Error) {
         let first = self.dead.borrow().is_none();
         if first {
             *self.dead.borrow_mut() = Some(error.clone());
-            self.table.fail(&error);
+            self.table.fail(error);
             self.outbox.close();
             self.stream.shutdown();
             self.ended.notify();
@@ -131,12 +134,12 @@ impl<E: Env> Client<E> {
                 Ok(()) => Error::own(ErrorKind::Disconnected, "the NBD client was closed"),
                 Err(e) => Error::new(ErrorKind::Disconnected, "sending to the NBD server", Some(e)),
             };
-            s.fail(error);
+            s.fail(&error);
         });
         let s = shared.clone();
         env.spawn("nbd client receive", async move {
             let error = receive::run(&s, &mut reader).await;
-            s.fail(error);
+            s.fail(&error);
         });
         let watchdog = options.request.map(|limit| {
             let s = shared.clone();
@@ -179,7 +182,7 @@ impl<E: Env> Client<E> {
     pub async fn close(&self) {
         self.0.goodbye();
         timeout(&self.0.shared.env, GOODBYE, self.0.sender.join()).await;
-        self.0.shared.fail(Error::own(ErrorKind::Disconnected, "the NBD client was closed"));
+        self.0.shared.fail(&Error::own(ErrorKind::Disconnected, "the NBD client was closed"));
     }
 }
 
@@ -222,7 +225,7 @@ async fn watch<E: Env>(shared: &Shared<E>, limit: Duration) {
         let due = oldest.after(limit);
         if shared.env.now() >= due {
             let what = format!("the NBD server did not answer within {limit:?}");
-            return shared.fail(Error::own(ErrorKind::Disconnected, what));
+            return shared.fail(&Error::own(ErrorKind::Disconnected, what));
         }
         shared.env.sleep_until(due).await;
     }

@@ -130,7 +130,7 @@ pub async fn negotiate_within<E: Env, C: Catalog>(
     catalog: &C,
     limits: &Limits,
 ) -> Result<Box<Session<C::Disk>>, End> {
-    let mut reader = Reader::new(stream.clone());
+    let mut reader = Reader::small(stream.clone());
     let negotiated = timeout(env, limits.handshake, negotiate(&mut reader, stream, catalog)).await;
     let session = negotiated.unwrap_or(Err(End::Stalled(limits.handshake)))?;
     if reader.buffered() > 0 {

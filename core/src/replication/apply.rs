@@ -73,7 +73,8 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             let result = barrier(&s, &batch).await;
             finish(&s, batch, &done, result);
         } else {
-            let saved = read_old(&s, &batch).await;
+            let mut batch = batch;
+            let saved = read_old(&s, &batch).await.map(|saved| spare_equal(&s, &mut batch, saved));
             busy.wait_idle().await;
             busy.set(true);
             let (s2, busy2) = (s.clone(), busy.clone());
@@ -94,7 +95,7 @@ async fn barrier<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<()> 
             }
             Item::BeginEpoch(e) => record::begin_epoch(s, *e).await?,
             Item::Stop(e) => record::stop(s, *e).await?,
-            Item::Write(..) | Item::Zero { .. } => {}
+            Item::Spared | Item::Write(..) | Item::Resync(..) | Item::Zero { .. } => {}
         }
     }
     Ok(())
@@ -123,6 +124,36 @@ async fn read_old<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<Vec
         saved.extend(part?);
     }
     Ok(saved)
+}
+
+/// Resync often sends what is here already (its bitmaps are coarse after a crash). Such a frame is
+/// neither saved nor written, unless another frame of the batch touches the same place.
+fn spare_equal<H: Host>(s: &Secondary<H>, batch: &mut [Staged], mut saved: Vec<Saved>) -> Vec<Saved> {
+    for i in 0..batch.len() {
+        let Some(Staged { item: Item::Resync(v, range, data), .. }) = batch.get(i) else { continue };
+        let (v, range) = (*v, *range);
+        let others = batch.iter().enumerate().filter(|(j, _)| *j != i).filter_map(|(_, b)| b.item.place());
+        let is_alone = !others.clone().any(|(ov, or)| ov == v && or.round_out(CLUSTER).overlaps(range));
+        let old: Vec<_> = saved.iter().filter(|o| o.volume == v && o.range.overlaps(range)).collect();
+        let covered: u64 = old.iter().map(|o| o.range.len()).sum();
+        if !is_alone || covered != range.len() || !old.iter().all(|o| is_equal(o, range, data)) {
+            continue;
+        }
+        saved.retain(|o| o.volume != v || !o.range.overlaps(range));
+        if let Some(claimed) = s.claimed.borrow_mut().get_mut(v.get()) {
+            claimed.clear(range);
+        }
+        if let Some(b) = batch.get_mut(i) {
+            b.item = Item::Spared;
+        }
+    }
+    saved
+}
+
+fn is_equal(old: &Saved, range: ByteRange, data: &[u8]) -> bool {
+    let Content::Data(old_data) = &old.content else { return false };
+    let Some(start) = old.range.start.checked_sub(range.start).map(usize_of) else { return false };
+    data.get(start..start + old_data.len()).is_some_and(|new| new == &old_data[..])
 }
 
 /// Claims the clusters of `range` that are not saved yet, in runs.
@@ -225,9 +256,9 @@ fn overwrite<H: Host>(s: &Secondary<H>, item: &Item) -> std::pin::Pin<Box<dyn Fu
         let volume = s.volume(v).ok()?;
         let lock = volume.lock.lock(range.round_out(volume.disk.alignment()));
         let zero_or_data = match item {
-            Item::Write(_, _, data) => Ok(data.clone()),
+            Item::Write(_, _, data) | Item::Resync(_, _, data) => Ok(data.clone()),
             Item::Zero { punch, .. } => Err(*punch),
-            Item::Flush | Item::BeginEpoch(_) | Item::Stop(_) => return None,
+            Item::Spared | Item::Flush | Item::BeginEpoch(_) | Item::Stop(_) => return None,
         };
         Some((volume.disk.clone(), lock, range, zero_or_data))
     });
@@ -263,7 +294,7 @@ fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, resu
         && let Some(w) = &*s.session.borrow()
     {
         // Not urgent: "applied" is for who watches, the acknowledgement went out on receipt.
-        w.push(Body::Ack(s.received.get(), s.applied.get()), false);
+        w.push(s.acknowledgement(), false);
     }
     s.changed.notify();
 }

@@ -143,7 +143,7 @@ pub(crate) async fn ask<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
 pub(crate) async fn last<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, epoch: Epoch, limit: Duration) -> Result<()> {
     // No epoch is closed behind the stop; the writes behind it count for nobody.
     peer.stopping.set(true);
-    let Some(window) = peer.leg.window().filter(|_| peer.leg.is_up() && peer.last.get().epoch == epoch) else {
+    let Some(window) = peer.leg.window().filter(|_| peer.last.get().epoch == epoch) else {
         peer.stopping.set(false);
         return Err(Error::own(ErrorKind::Disconnected, "the link was lost before the last checkpoint: try again"));
     };

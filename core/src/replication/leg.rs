@@ -39,6 +39,8 @@ pub(crate) struct Leg<E: Env> {
     recorded: Cell<Epoch>,
     /// Up to which epoch our own disks were flushed after its last local write.
     flushed: Cell<Epoch>,
+    /// The next cut is the last: what is written behind it counts as missing.
+    pub(crate) closing: Cell<bool>,
     window: Cell<u64>,
     undo_limit: Cell<u64>,
     max_delay: Cell<Duration>,
@@ -125,6 +127,7 @@ impl<E: Env> Leg<E> {
             promotable: Cell::new(false),
             recorded: Cell::default(),
             flushed: Cell::default(),
+            closing: Cell::default(),
             window: Cell::new(0),
             undo_limit: Cell::new(0),
             max_delay: Cell::new(Duration::ZERO),
@@ -153,7 +156,7 @@ impl<E: Env> Leg<E> {
                 Link::Up(w) => w.clone(),
                 Link::Down | Link::Draining(_) => return self.enter_missing(volume, range),
             };
-            let undo_room = self.has_undo_room(range.len());
+            let undo_room = self.has_undo_room(&window, range);
             if window.has_room(len) && undo_room {
                 return self.enter_window(volume, range, body(), &window);
             }
@@ -174,7 +177,7 @@ impl<E: Env> Leg<E> {
             Link::Down | Link::Draining(_) => return None,
         };
         // Half of the window stays the VM's.
-        let room = window.has_room(len.saturating_add(self.window.get() / 2)) && self.has_undo_room(range.len());
+        let room = window.has_room(len.saturating_add(self.window.get() / 2)) && self.has_undo_room(&window, range);
         room.then(|| drop(self.enter_window(volume, range, body(), &window)))
     }
 
@@ -234,9 +237,11 @@ impl<E: Env> Leg<E> {
         }
         for q in window.drop_unsent() {
             match q.body {
-                Body::Write(v, r, _) | Body::Zeroes(v, r) | Body::Discard(v, r) => self.mark_missing(v, r),
+                Body::Write(v, r, _) | Body::Resync(v, r, _) | Body::Zeroes(v, r) | Body::Discard(v, r) => {
+                    self.mark_missing(v, r);
+                }
                 Body::BeginEpoch(_) => self.merge_spans(),
-                Body::Hello(_) | Body::Flush | Body::Ack(..) | Body::Record(_) | Body::Flushed(_)
+                Body::Hello(_) | Body::Flush | Body::Ack(_) | Body::Record(_) | Body::Flushed(_)
                 | Body::Error(_) | Body::Status | Body::Stop(_) => {}
             }
         }
@@ -291,6 +296,7 @@ impl<E: Env> Leg<E> {
         let mut link = self.link.borrow_mut();
         if let Link::Draining(w) = &*link
             && w.bytes() == 0
+            && !self.closing.get()
         {
             *link = Link::Up(w.clone());
             self.changed.notify();
@@ -304,8 +310,13 @@ impl<E: Env> Leg<E> {
 
     /// Closes the open epoch: `next` is opened. To be called right after [`can_cut`](Self::can_cut).
     pub(crate) fn cut(&self, next: Epoch) -> Option<Epoch> {
-        let link = self.link.borrow();
+        let mut link = self.link.borrow_mut();
         let Link::Up(window) = &*link else { return None };
+        let window = window.clone();
+        if self.closing.get() {
+            *link = Link::Draining(window.clone());
+        }
+        drop(link);
         let mut spans = self.spans.borrow_mut();
         let closed = {
             let span = spans.back_mut()?;
@@ -355,25 +366,26 @@ impl<E: Env> Leg<E> {
 
     /// Whether the next epoch should be closed early: a quarter of the peer's undo space is used.
     pub(crate) fn wants_early_cut(&self) -> bool {
-        self.promotable.get() && self.spans.borrow().back().is_some_and(|s| s.dirty() > self.undo_limit.get() / 4)
+        let used = self.window().map_or(0, |w| w.undo_bytes());
+        self.promotable.get() && self.spans.borrow().len() == 1 && used > self.undo_limit.get() / 4
     }
 
-    fn has_undo_room(&self, len: u64) -> bool {
-        if !self.promotable.get() {
-            return true;
-        }
-        let used: u64 = self.spans.borrow().iter().map(Span::dirty).sum();
-        used == 0 || used.saturating_add(len).saturating_add(CLUSTER) <= self.undo_limit.get()
+    /// What the peer says its open logs hold, and what it has not applied yet at its full cost.
+    fn has_undo_room(&self, window: &Window, range: ByteRange) -> bool {
+        let cost = range.round_out(CLUSTER).len();
+        let used = window.undo_bytes();
+        !self.promotable.get() || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
     }
 
     /// Whether nothing but a person or a higher limit gets the peer out of this: what it lacks does
     /// not fit into its undo space, and no record is pending that would free some.
     pub(crate) fn is_undo_full(&self) -> bool {
-        let spans = self.spans.borrow();
-        let used: u64 = spans.iter().map(Span::dirty).sum();
+        let Some(window) = self.window() else { return false };
         self.promotable.get()
-            && spans.len() == 1
-            && used.saturating_add(self.missing_bytes()) > self.undo_limit.get()
+            && self.missing_bytes() > 0
+            && self.spans.borrow().len() == 1
+            && window.is_applied()
+            && window.undo_bytes().saturating_add(CLUSTER) > self.undo_limit.get()
     }
 
     /// The first range that the peer lacks, at or after `from`, at most `max_len` long.
@@ -386,6 +398,11 @@ impl<E: Env> Leg<E> {
         let hit = |b: Option<&Bitmap>| b.is_some_and(|b| b.intersects(range));
         hit(self.missing.borrow().get(volume.get()))
             || self.spans.borrow().iter().any(|s| hit(s.unrecorded.get(volume.get())))
+    }
+
+    /// Whether no checkpoint is under way.
+    pub(crate) fn is_single(&self) -> bool {
+        self.spans.borrow().len() == 1
     }
 
     /// The number of the open epoch.

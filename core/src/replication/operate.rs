@@ -269,8 +269,17 @@ impl<H: Host> Group<H> {
         let Some((p, _)) = self.primary() else { return self.stop_secondary(abandon_peer).await };
         let Some(peer) = p.peer.borrow().clone() else { return Ok(()) };
         if !abandon_peer {
-            let epoch = checkpoint::ask(&p, &peer).await?;
-            checkpoint::last(&p, &peer, epoch, STOP_MAX).await?;
+            peer.leg.closing.set(true);
+            let ended = match checkpoint::ask(&p, &peer).await {
+                Ok(epoch) => checkpoint::last(&p, &peer, epoch, STOP_MAX).await,
+                Err(e) => Err(e),
+            };
+            peer.leg.closing.set(false);
+            if let Err(e) = ended {
+                // The replication goes on; what was written meanwhile is missing and gets sent.
+                peer.leg.acknowledged();
+                return Err(e);
+            }
         }
         self.0
             .store
@@ -423,7 +432,7 @@ async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<Epoch> {
     let next = s.open_epoch.get().next();
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
-    s.staging.push(Staged { sequence, item: Item::BeginEpoch(next), done: Some(done) }).await;
+    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next), Some(done))).await;
     wait.await.map_err(|_| Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way"))??;
     s.changed.wait_until(|| s.failed.borrow().is_some() || s.last.get().epoch >= next.previous() || s.ended.get()).await;
     if let Some(e) = &*s.failed.borrow() {

@@ -59,6 +59,7 @@ pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> R
             Ok(()) => {
                 if let Some(w) = &*s2.session.borrow() {
                     w.push(Body::Record(closed), true);
+                    w.push(s2.acknowledgement(), true);
                 }
             }
             Err(e) => s2.fail(&e),

@@ -136,6 +136,7 @@ impl<H: Host> Group<H> {
             failed: RefCell::default(),
             error: RefCell::default(),
             session: RefCell::default(),
+            sessions: Cell::default(),
             cut_session: RefCell::default(),
             epoch_bytes: Cell::default(),
             last: Cell::new(last),

@@ -69,7 +69,7 @@ async fn step<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, v: VolumeIndex, r
         let (buf, r) = volume.local.read(part.offset(), Buf::new(usize_of(part.len()))).await;
         r?;
         let data = buf.freeze();
-        if peer.leg.try_enter(v, part, || Body::Write(v, part, data), part.len()).is_none() {
+        if peer.leg.try_enter(v, part, || Body::Resync(v, part, data), part.len()).is_none() {
             return Ok(false);
         }
     }

@@ -55,6 +55,8 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) error: RefCell<Option<String>>,
     /// What goes back to the primary of the current session.
     pub(crate) session: RefCell<Option<crate::link::Window>>,
+    /// Counts sessions: the newest one counts.
+    pub(crate) sessions: Cell<u64>,
     /// Cuts the current session's stream.
     pub(crate) cut_session: RefCell<Option<Rc<dyn Fn()>>>,
     /// When the last begin-epoch arrived, and the bytes of its epoch.
@@ -85,6 +87,15 @@ pub(crate) struct Staged {
     pub(crate) item: Item,
     /// Who waits until it is applied (inbound writes): told how it went.
     pub(crate) done: Option<Waiter>,
+    /// What it takes of the staging, in bytes; set when it is queued.
+    bytes: u64,
+}
+
+impl Staged {
+    pub(crate) fn new(sequence: u64, item: Item, done: Option<Waiter>) -> Self {
+        let bytes = item.bytes();
+        Self { sequence, item, done, bytes }
+    }
 }
 
 /// Tells an inbound writer how its write went.
@@ -93,7 +104,11 @@ pub(crate) type Waiter = futures::channel::oneshot::Sender<Result<()>>;
 /// What is to be applied.
 pub(crate) enum Item {
     Write(VolumeIndex, ByteRange, Data),
+    /// A write of what may be there already.
+    Resync(VolumeIndex, ByteRange, Data),
     Zero { volume: VolumeIndex, range: ByteRange, punch: bool },
+    /// A resync write of what was there already.
+    Spared,
     Flush,
     BeginEpoch(Epoch),
     Stop(Epoch),
@@ -102,16 +117,16 @@ pub(crate) enum Item {
 impl Item {
     pub(crate) fn place(&self) -> Option<(VolumeIndex, ByteRange)> {
         match self {
-            Self::Write(v, r, _) => Some((*v, *r)),
+            Self::Write(v, r, _) | Self::Resync(v, r, _) => Some((*v, *r)),
             Self::Zero { volume, range, .. } => Some((*volume, *range)),
-            Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => None,
+            Self::Spared | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => None,
         }
     }
 
     fn bytes(&self) -> u64 {
         match self {
-            Self::Write(_, _, d) => u64_of(d.len()),
-            Self::Zero { .. } | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => 64,
+            Self::Write(_, _, d) | Self::Resync(_, _, d) => u64_of(d.len()),
+            Self::Zero { .. } | Self::Spared | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => 64,
         }
     }
 }
@@ -128,7 +143,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// Waits for room, then queues.
     pub(crate) async fn push(&self, staged: Staged) {
-        let bytes = staged.item.bytes();
+        let bytes = staged.bytes;
         self.signal.wait_until(|| self.bytes.get() == 0 || self.bytes.get() + bytes <= STAGING_MAX).await;
         self.bytes.set(self.bytes.get() + bytes);
         self.queue.borrow_mut().push_back(staged);
@@ -167,13 +182,13 @@ impl Staging {
 
     fn drop_all(&self) -> Vec<Staged> {
         let all: Vec<_> = self.queue.borrow_mut().drain(..).collect();
-        self.release(all.iter().map(|s| s.item.bytes()));
+        self.release(all.iter().map(|s| s.bytes));
         all
     }
 }
 
 pub(crate) fn bytes_of(batch: &[Staged]) -> Vec<u64> {
-    batch.iter().map(|s| s.item.bytes()).collect()
+    batch.iter().map(|s| s.bytes).collect()
 }
 
 impl<H: Host> Secondary<H> {
@@ -277,6 +292,15 @@ impl<H: Host> Secondary<H> {
         }
     }
 
+    /// How far it has come.
+    pub(crate) fn acknowledgement(&self) -> crate::link::frame::Body {
+        crate::link::frame::Body::Ack(crate::link::frame::Ack {
+            received: self.received.get(),
+            applied: self.applied.get(),
+            undo: self.undo_bytes(),
+        })
+    }
+
     /// Bytes in open logs.
     pub(crate) fn undo_bytes(&self) -> u64 {
         self.chain.logs().iter().map(UndoLog::used).sum()
@@ -314,6 +338,8 @@ impl<H: Host> Secondary<H> {
 
     /// Ends the current session's stream; what it brought is still applied.
     pub(crate) fn cut(&self) {
+        // A hello that still waits for the session before it is too late as well.
+        self.sessions.set(self.sessions.get() + 1);
         if let Some(w) = self.session.borrow_mut().take() {
             w.close();
         }

@@ -71,10 +71,13 @@ async fn talk<H: Host>(
     if s.store.state().inbound {
         return Err(LinkError::Own(format!("group {} takes its writes from an NBD client", theirs.group)));
     }
-    let blank = take_over(&s, window, &stream, theirs.anew).await?;
+    let blank = take_over(&s, &stream, theirs.anew).await?;
     let ours = Hello { blank, ..hello(&s) };
     s.adopt_epoch(ours.epoch.max(theirs.epoch));
     window.push(Body::Hello(Box::new(ours)), true);
+    let turn = s.sessions.get();
+    // The hello is queued: what the apply task answers from here on stands behind it.
+    *s.session.borrow_mut() = Some(window.clone());
     let heartbeat = {
         let (host2, window) = (host.clone(), window.clone());
         host.spawn("link heartbeat", async move {
@@ -86,12 +89,9 @@ async fn talk<H: Host>(
     };
     let ended = receive(&s, window, &mut connection).await;
     heartbeat.cancel();
-    let mut session = s.session.borrow_mut();
-    if session.as_ref().is_some_and(|w| w.is(window)) {
-        *session = None;
-        *s.cut_session.borrow_mut() = None;
+    if s.sessions.get() == turn {
+        s.cut();
     }
-    drop(session);
     s.changed.notify();
     ended
 }
@@ -114,20 +114,15 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
 /// Says whether the replicas hold nothing but zeroes.
 async fn take_over<H: Host>(
     s: &Rc<Secondary<H>>,
-    window: &Window,
     stream: &H::Stream,
     anew: bool,
 ) -> Result<bool, LinkError> {
-    if let Some(old) = s.session.borrow_mut().replace(window.clone()) {
-        old.close();
-    }
+    s.cut();
+    let turn = s.sessions.get();
     let cut = stream.clone();
-    if let Some(old) = s.cut_session.borrow_mut().replace(Rc::new(move || cut.shutdown())) {
-        old();
-    }
+    *s.cut_session.borrow_mut() = Some(Rc::new(move || cut.shutdown()));
     s.quiet().await;
-    let is_ours = s.session.borrow().as_ref().is_some_and(|w| w.is(window));
-    if !is_ours || s.ended.get() {
+    if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
     if anew {
@@ -160,6 +155,7 @@ async fn receive<H: Host>(
         }
         let item = match body {
             Body::Write(v, r, d) => Some(Item::Write(v, r, d)),
+            Body::Resync(v, r, d) => Some(Item::Resync(v, r, d)),
             Body::Zeroes(volume, range) => Some(Item::Zero { volume, range, punch: false }),
             Body::Discard(volume, range) => Some(Item::Zero { volume, range, punch: true }),
             Body::Flush => Some(Item::Flush),
@@ -167,7 +163,7 @@ async fn receive<H: Host>(
             Body::Stop(e) => Some(Item::Stop(e)),
             Body::Status => None,
             Body::Error(t) => return Err(LinkError::Peer(t)),
-            other @ (Body::Hello(_) | Body::Ack(..) | Body::Record(_) | Body::Flushed(_)) => {
+            other @ (Body::Hello(_) | Body::Ack(_) | Body::Record(_) | Body::Flushed(_)) => {
                 return Err(LinkError::Own(format!("the primary sent {other:?}, which only a secondary may")));
             }
         };
@@ -175,7 +171,7 @@ async fn receive<H: Host>(
             if let Some((v, r)) = item.place() {
                 s.check_place(v, r).map_err(|e| LinkError::Own(e.to_string()))?;
             }
-            s.staging.push(Staged { sequence, item, done: None }).await;
+            s.staging.push(Staged::new(sequence, item, None)).await;
             s.received.set(sequence);
         }
         // One acknowledgement per batch of frames that arrived together; the heartbeat of the
@@ -183,7 +179,7 @@ async fn receive<H: Host>(
         let now = (sequence, s.applied.get());
         if !connection.is_buffered() && now != told {
             told = now;
-            window.push(Body::Ack(now.0, now.1), true);
+            window.push(s.acknowledgement(), true);
         }
     }
 }

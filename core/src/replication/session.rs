@@ -116,6 +116,12 @@ async fn talk<H: Host>(
     peer.leg.session_up(window.clone(), open, theirs.record);
     *peer.trouble.borrow_mut() = None;
     settle(p, peer, None);
+    if theirs.record > peer.last.get().epoch && peer.leg.is_single() {
+        // A checkpoint of before our restart, of which the answer was lost: ours is on disk too.
+        p.flush_all().await.map_err(|e| LinkError::Own(format!("flush: {e}")))?;
+        let now = p.host.wall();
+        peer.last.set(super::status::Checkpoint { epoch: theirs.record, cut: now, done: now, bytes: 0 });
+    }
     p.changed.notify();
     let heartbeat = spawn_heartbeat(p, window);
     let ended = receive(p, peer, window, &mut connection).await;
@@ -167,6 +173,8 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
 async fn lacks_all<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, blank: bool) -> Result<(), LinkError> {
     use crate::disk::Disk;
     for (i, volume) in p.volumes.iter().enumerate() {
+        // Writes that began while there was no peer end first: they are in no bitmap.
+        drop(volume.lock.lock(crate::units::ByteRange::new(0, u64::MAX)).await);
         let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
         let all = crate::units::ByteRange::new(0, volume.local.len());
         if !blank {
@@ -201,9 +209,12 @@ async fn receive<H: Host>(
 ) -> Result<std::convert::Infallible, LinkError> {
     loop {
         match connection.receive(SILENCE_MAX).await?.1 {
-            Body::Ack(received, applied) => {
-                window.acknowledge(received, applied);
+            Body::Ack(ack) => {
+                window.acknowledge(ack);
                 peer.leg.acknowledged();
+                if peer.leg.wants_early_cut() {
+                    peer.leg.changed.notify();
+                }
             }
             Body::Record(e) => settle(p, peer, Some(e)),
             Body::Flushed(s) => {
@@ -218,6 +229,7 @@ async fn receive<H: Host>(
             Body::Status => {}
             other @ (Body::Hello(_)
             | Body::Write(..)
+            | Body::Resync(..)
             | Body::Zeroes(..)
             | Body::Discard(..)
             | Body::Flush

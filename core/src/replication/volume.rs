@@ -92,13 +92,10 @@ impl<H: Host> Group<H> {
             let name = format!("{}/{}@{}", m.volume, kind.name(), s.generation);
             (s.generation, m.size, name)
         };
-        let opening = Opening { group: self.clone(), index, kind, generation, size, name };
-        // A refusal is no end of an inbound session: nothing was opened.
-        if let Err(e) = opening.check() {
-            std::mem::forget(opening);
-            return Err(e);
+        if !self.offers(kind) {
+            return Err(Error::own(ErrorKind::NotPermitted, format!("{name}: not in this role and stage")));
         }
-        Ok(Volume(Rc::new(opening)))
+        Ok(Volume(Rc::new(Opening { group: self.clone(), index, kind, generation, size, name })))
     }
 
     /// Whether a volume of this kind can be opened now.
@@ -193,7 +190,7 @@ impl<H: Host> Secondary<H> {
             };
             let (done, wait) = futures::channel::oneshot::channel();
             let sequence = self.next_sequence();
-            self.staging.push(Staged { sequence, item, done: Some(done) }).await;
+            self.staging.push(Staged::new(sequence, item, Some(done))).await;
             waits.push(wait);
         }
         for wait in waits {

@@ -13,6 +13,9 @@ use super::{Buf, Stream};
 /// The stream buffer, in bytes: some dozens of 4 KiB frames per system call.
 const BUFFER: usize = 256 << 10;
 
+/// The stream buffer of a peer that did not prove itself yet, in bytes.
+const SMALL: usize = 4 << 10;
+
 /// From this size on the rest of a payload goes straight into its buffer, in bytes.
 const DIRECT: usize = 32 << 10;
 
@@ -31,6 +34,25 @@ impl<S: Stream> Reader<S> {
     /// Reads from `stream`; nothing else may receive from it.
     pub fn new(stream: S) -> Self {
         Self { stream, buf: Some(Buf::new(BUFFER)), start: 0, end: 0 }
+    }
+
+    /// As [`new`](Self::new), with a buffer so small that thousands of them cost nothing: for a
+    /// handshake. [`widen`](Self::widen) follows it.
+    pub fn small(stream: S) -> Self {
+        Self { stream, buf: Some(Buf::new(SMALL)), start: 0, end: 0 }
+    }
+
+    /// Takes a buffer of full size; what was received stays.
+    pub fn widen(&mut self) {
+        if let Some(old) = self.buf.take() {
+            let rest = old.get(self.start..self.end).unwrap_or_default();
+            let mut new = Buf::new(BUFFER.max(rest.len()));
+            if let Some(front) = new.get_mut(..rest.len()) {
+                front.copy_from_slice(rest);
+            }
+            (self.start, self.end) = (0, rest.len());
+            self.buf = Some(new);
+        }
     }
 
     /// How many bytes can be had without waiting.

@@ -146,7 +146,7 @@ impl ShardEnv {
     fn run(&self, config: &ShardConfig, done: impl Fn() -> bool) -> io::Result<()> {
         let core = &*self.0;
         let remote = core.reactor.remote.clone();
-        let mut spin = Spin::new(config.spin);
+        let mut spin = Spin::new(config.spin, self.io());
         while !done() {
             remote.clear_poke();
             for errand in remote.errands() {

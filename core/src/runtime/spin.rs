@@ -12,6 +12,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::Io;
 use super::op::Rest;
 use super::reactor::Reactor;
 
@@ -25,9 +26,10 @@ pub(crate) struct Spin {
 
 impl Spin {
     /// Looks for `limit` at most; never on a machine with one CPU, where nobody could answer.
-    pub(crate) fn new(limit: Duration) -> Self {
+    /// Not with epoll either: asking it is a system call each time.
+    pub(crate) fn new(limit: Duration, io: &Io) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let limit = if cpus > 1 { limit } else { Duration::ZERO };
+        let limit = if cpus > 1 && *io == Io::Ring { limit } else { Duration::ZERO };
         Self { limit, misses: 0, skip: 0 }
     }
 

@@ -2,6 +2,7 @@
 
 mod file;
 mod folder;
+mod model;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -158,6 +158,20 @@ fn both_sides_agree_on_all_they_have_in_common() {
 }
 
 #[test]
+fn an_old_client_gets_the_zeroes_it_did_not_decline() {
+    for (flags, len) in [(1, 134), (3, 10)] {
+        let mut server = Server::default();
+        server.client_flags(flags).unwrap();
+        let answer = server.option(option::EXPORT_NAME, b"vol", &One);
+        assert_eq!(answer.bytes.len(), len);
+        assert!(matches!(answer.next, Next::Transmit(_)));
+        let refused = server.option(option::EXPORT_NAME, b"old", &One);
+        assert!(refused.bytes.is_empty() && matches!(refused.next, Next::Refused(_)));
+    }
+    assert!(Server::default().client_flags(4).is_err());
+}
+
+#[test]
 fn a_server_of_the_old_kind_is_only_asked_for_the_export() {
     let (_, step) = Client::begin("vol", Greeting { flags: 0 });
     let Step::Export(bytes, zeroes) = step else { panic!("{step:?}") };

@@ -1,7 +1,7 @@
 //! Answers: from results to bytes in the outbox.
 
 use crate::nbd::wire::{Chunk, ErrorChunk, Extent, SimpleReply, Writer, chunk};
-use crate::runtime::{Data, Outbox};
+use crate::runtime::{Buf, Data, Outbox};
 use crate::units::{u32_of, u64_of};
 
 /// The longest text sent with an error, in bytes.
@@ -72,7 +72,11 @@ impl Replies {
         let flags = if done { chunk::DONE } else { 0 };
         let length = u32_of(u64_of(content.len()) + more);
         let header = Chunk { flags, kind, cookie, length }.encode();
-        self.push(&[&header, content].concat());
+        let mut bytes = Buf::new(header.len() + content.len());
+        let (first, rest) = bytes.split_at_mut(header.len());
+        first.copy_from_slice(&header);
+        rest.copy_from_slice(content);
+        self.outbox.push(bytes.freeze(), true);
     }
 
     fn push(&self, bytes: &[u8]) {

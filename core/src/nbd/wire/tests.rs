@@ -99,14 +99,14 @@ fn usize_below(random: &mut Random, n: usize) -> usize {
 
 #[test]
 fn messages_read_back_as_they_were_written() {
-    let r = Request { flags: 3, command: 6, cookie: u64::MAX, offset: 1 << 40, length: 77 };
-    assert_eq!(Request::decode(&r.encode()), Ok(r));
-    let c = Chunk { flags: 1, kind: chunk::OFFSET_HOLE, cookie: 9, length: 12 };
-    assert_eq!(Chunk::decode(&c.encode()), Ok(c));
-    let i = InfoRequest { name: "vol/primary".into(), wanted: vec![3, 0] };
-    assert_eq!(InfoRequest::decode(&i.encode()), Ok(i));
-    let q = ContextQuery { name: String::new(), queries: vec!["base:allocation".into()] };
-    assert_eq!(ContextQuery::decode(&q.encode()), Ok(q));
+    let request = Request { flags: 3, command: 6, cookie: u64::MAX, offset: 1 << 40, length: 77 };
+    assert_eq!(Request::decode(&request.encode()), Ok(request));
+    let header = Chunk { flags: 1, kind: chunk::OFFSET_HOLE, cookie: 9, length: 12 };
+    assert_eq!(Chunk::decode(&header.encode()), Ok(header));
+    let wanted = InfoRequest { name: "vol/primary".into(), wanted: vec![3, 0] };
+    assert_eq!(InfoRequest::decode(&wanted.encode()), Ok(wanted));
+    let query = ContextQuery { name: String::new(), queries: vec!["base:allocation".into()] };
+    assert_eq!(ContextQuery::decode(&query.encode()), Ok(query));
     for fact in [
         InfoReply::Export(1 << 41, 0x1ed),
         InfoReply::Name("n".into()),
@@ -124,8 +124,10 @@ fn messages_read_back_as_they_were_written() {
 #[test]
 fn the_bytes_are_those_of_the_specification() {
     let r = Request { flags: 1, command: 1, cookie: 2, offset: 3, length: 4 };
-    let hex: String = r.encode().iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, "25609513000100010000000000000002000000000000000300000004");
+    assert_eq!(
+        &r.encode(),
+        b"\x25\x60\x95\x13\0\x01\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x04"
+    );
     assert_eq!(&Greeting { flags: 3 }.encode(), b"NBDMAGICIHAVEOPT\x00\x03");
     assert_eq!(
         OptionReply::encode(7, reply::ERR_UNKNOWN, b"x"),

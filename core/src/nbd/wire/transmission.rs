@@ -39,11 +39,17 @@ pub struct Request {
 
 /// Copies `fields` one behind the other; they fill `N` bytes exactly.
 fn join<const N: usize>(fields: &[&[u8]]) -> [u8; N] {
-    debug_assert_eq!(fields.iter().map(|f| f.len()).sum::<usize>(), N);
     let mut out = [0; N];
-    for (to, from) in out.iter_mut().zip(fields.iter().copied().flatten()) {
-        *to = *from;
+    let mut rest = &mut out[..];
+    for field in fields {
+        let Some((to, behind)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) else {
+            debug_assert!(false, "fields of more than {N} bytes");
+            break;
+        };
+        to.copy_from_slice(field);
+        rest = behind;
     }
+    debug_assert!(rest.is_empty(), "fields of less than {N} bytes");
     out
 }
 
