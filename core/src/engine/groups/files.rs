@@ -21,7 +21,7 @@ pub(in crate::engine) async fn make_replica(
 ) -> Result<api::Replica, EngineError> {
     let dir = folder(&env, &path).await?;
     let uuid = Uuid(u128::from(env.random()) << 64 | u128::from(env.random()));
-    Replica::create(dir, volume, uuid, size.0).await?;
+    Replica::<ShardEnv>::create(dir, volume, uuid, size.0).await?;
     Ok(api::Replica { uuid, size })
 }
 
@@ -31,7 +31,7 @@ pub(in crate::engine) async fn read_replica(
     path: PathBuf,
     volume: VolumeId,
 ) -> Result<api::Replica, EngineError> {
-    let label = Replica::open(folder(&env, &path).await?).await?.label;
+    let label = Replica::<ShardEnv>::open(folder(&env, &path).await?).await?.label;
     if label.volume != volume {
         let text = format!("its label is that of volume {}: move the folder back", label.volume);
         return Err(EngineError::new(Refusal::DataLoss, text));

@@ -11,8 +11,8 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::status::kind_of;
-use crate::disk::{Disk, Result};
-use crate::engine::api::{ByteLen, ExportKind};
+use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::engine::api::{ByteLen, ExportKind, Generation};
 use crate::replication::{Group, Volume};
 use crate::runtime::{Buf, Data, ShardEnv};
 use crate::units::{ByteOffset, ByteRange, VolumeIndex};
@@ -26,6 +26,7 @@ struct Inner {
     group: Group<ShardEnv>,
     index: VolumeIndex,
     kind: ExportKind,
+    generation: Generation,
     name: String,
     size: ByteLen,
     opened: OnceCell<Volume<ShardEnv>>,
@@ -39,7 +40,8 @@ impl Served {
         name: String,
         size: ByteLen,
     ) -> Self {
-        Self(Rc::new(Inner { group, index, kind, name, size, opened: OnceCell::new() }))
+        let generation = group.status().generation;
+        Self(Rc::new(Inner { group, index, kind, generation, name, size, opened: OnceCell::new() }))
     }
 
     /// The volume; an error if it is no longer what the client asked for.
@@ -48,11 +50,12 @@ impl Served {
         if let Some(volume) = this.opened.get() {
             return Ok(volume.clone());
         }
-        let volume = this.group.volume(this.index, kind_of(this.kind))?;
-        if volume.export_name() != this.name {
-            let text = format!("{} went stale: it is {} now", this.name, volume.export_name());
-            return Err(crate::disk::Error::own(crate::disk::ErrorKind::Stale, text));
+        let generation = this.group.status().generation;
+        if generation != this.generation {
+            let text = format!("{} went stale: the generation is {generation} now", this.name);
+            return Err(Error::own(ErrorKind::Stale, text));
         }
+        let volume = this.group.volume(this.index, kind_of(this.kind))?;
         Ok(this.opened.get_or_init(|| volume).clone())
     }
 }
