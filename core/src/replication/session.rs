@@ -233,7 +233,7 @@ async fn receive<H: Host>(
             | Body::Zeroes(..)
             | Body::Discard(..)
             | Body::Flush
-            | Body::BeginEpoch(_)) => {
+            | Body::BeginEpoch(..)) => {
                 return Err(LinkError::Own(format!("the secondary sent {other:?}, which only a primary may")));
             }
         }
