@@ -18,7 +18,7 @@ use super::logs::LogFiles;
 use super::store::Store;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
-use crate::runtime::{Data, Signal, Task};
+use crate::runtime::{Data, Signal, Task, Wall};
 use crate::units::{ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of};
 
 /// The most bytes of frames that wait to be applied.
@@ -114,7 +114,7 @@ pub(crate) enum Item {
     /// A resync write of what was there already.
     Spared,
     Flush,
-    BeginEpoch(Epoch),
+    BeginEpoch(Epoch, Wall),
     Stop(Epoch),
 }
 
@@ -123,7 +123,7 @@ impl Item {
         match self {
             Self::Write(v, r, _) | Self::Resync(v, r, _) => Some((*v, *r)),
             Self::Zero { volume, range, .. } => Some((*volume, *range)),
-            Self::Spared | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => None,
+            Self::Spared | Self::Flush | Self::BeginEpoch(..) | Self::Stop(_) => None,
         }
     }
 
@@ -133,7 +133,7 @@ impl Item {
             Self::Zero { .. }
             | Self::Spared
             | Self::Flush
-            | Self::BeginEpoch(_)
+            | Self::BeginEpoch(..)
             | Self::Stop(_) => 64,
         }
     }

@@ -23,7 +23,7 @@ use super::tools;
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a state that must come may take.
-const STATE_LIMIT: Duration = Duration::from_mins(1);
+const STATE_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often a state is asked for while waiting for it.
 const POLL: Duration = Duration::from_millis(1);
