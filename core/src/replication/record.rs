@@ -83,7 +83,7 @@ async fn record<H: Host>(
     if s.failed.borrow().is_some() {
         return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
     }
-    let is_used = s.active_bytes() > 0 || s.consumer_writes.get() > 0;
+    let is_used = s.is_view_written() || s.consumer_writes.get() > 0;
     let (id, actives) = if is_used {
         let id = next_active(s);
         // The files of the checkpoint before the last one: its readers are short, one disk request.
