@@ -82,7 +82,7 @@ async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: 
     if s.failed.borrow().is_some() {
         return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
     }
-    let is_used = s.active_bytes() > 0 || s.consumer_writes.get() > 0;
+    let is_used = s.is_view_written() || s.consumer_writes.get() > 0;
     let (id, actives) = if is_used {
         let id = next_active(s);
         // The files of the checkpoint before the last one: its readers are short, one disk request.
