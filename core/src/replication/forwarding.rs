@@ -48,7 +48,10 @@ impl<H: Host> Group<H> {
     pub fn forwarding_leg(&self, index: VolumeIndex) -> Result<ForwardingLeg<H>> {
         let size = self.state().members.get(index.get()).map(|m| m.size);
         let size = size.ok_or_else(|| {
-            Error::own(ErrorKind::Invalid, format!("group {} has no volume number {}", self.state().group, index.0))
+            Error::own(
+                ErrorKind::Invalid,
+                format!("group {} has no volume number {}", self.state().group, index.0),
+            )
         })?;
         Ok(ForwardingLeg { group: self.clone(), index, size })
     }
@@ -65,17 +68,28 @@ impl<H: Host> ForwardingLeg<H> {
         let both = primary.and_then(|p| p.peer.borrow().clone().map(|peer| (p.clone(), peer)));
         both.ok_or_else(|| {
             let group = self.group.state().group.clone();
-            Error::own(ErrorKind::NotPermitted, format!("group {group} forwards nothing: start it as primary with a peer"))
+            Error::own(
+                ErrorKind::NotPermitted,
+                format!("group {group} forwards nothing: start it as primary with a peer"),
+            )
         })
     }
 
-    async fn write_range(&self, range: ByteRange, payload: impl Fn(ByteRange) -> Payload, piece: u64) -> Result<()> {
+    async fn write_range(
+        &self,
+        range: ByteRange,
+        payload: impl Fn(ByteRange) -> Payload,
+        piece: u64,
+    ) -> Result<()> {
         self.running()?;
         if range.end > self.size {
             return Err(Error::beyond_end("forward", range, self.size));
         }
         if !range.is_aligned(SECTOR) {
-            return Err(Error::own(ErrorKind::Invalid, format!("forward {range}: it is not of whole sectors of {SECTOR} bytes")));
+            return Err(Error::own(
+                ErrorKind::Invalid,
+                format!("forward {range}: it is not of whole sectors of {SECTOR} bytes"),
+            ));
         }
         for part in range.pieces(piece) {
             self.write_piece(part, payload(part)).await?;
@@ -94,7 +108,10 @@ impl<H: Host> ForwardingLeg<H> {
         }
         Err(Error::own(
             ErrorKind::Disconnected,
-            format!("forward {range} of volume {}: the peer did not take it, it is sent again from the local disk", self.index.0),
+            format!(
+                "forward {range} of volume {}: the peer did not take it, it is sent again from the local disk",
+                self.index.0
+            ),
         ))
     }
 }
@@ -110,7 +127,10 @@ impl<H: Host> Disk for ForwardingLeg<H> {
 
     fn read(&self, at: ByteOffset, buf: Buf) -> impl Future<Output = (Buf, Result<()>)> + 'static {
         let range = ByteRange::new(at.0, at.0.saturating_add(u64_of(buf.len())));
-        let why = format!("read {range} of the forwarding leg of volume {}: it only forwards writes", self.index.0);
+        let why = format!(
+            "read {range} of the forwarding leg of volume {}: it only forwards writes",
+            self.index.0
+        );
         std::future::ready((buf, Err(Error::own(ErrorKind::NotPermitted, why))))
     }
 
@@ -118,12 +138,20 @@ impl<H: Host> Disk for ForwardingLeg<H> {
         let this = self.clone();
         async move {
             let range = ByteRange::new(at.0, at.0.saturating_add(u64_of(data.len())));
-            let part = |p: ByteRange| Payload::Data(data.slice(usize_of(p.start - range.start)..usize_of(p.end - range.start)));
+            let part = |p: ByteRange| {
+                Payload::Data(
+                    data.slice(usize_of(p.start - range.start)..usize_of(p.end - range.start)),
+                )
+            };
             this.write_range(range, part, BUF_PIECE).await
         }
     }
 
-    fn writev(&self, at: ByteOffset, data: Vec<Data>) -> impl Future<Output = Result<()>> + 'static {
+    fn writev(
+        &self,
+        at: ByteOffset,
+        data: Vec<Data>,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let this = self.clone();
         async move {
             let mut at = at.0;
@@ -136,9 +164,15 @@ impl<H: Host> Disk for ForwardingLeg<H> {
         }
     }
 
-    fn write_zeroes(&self, range: ByteRange, punch: bool) -> impl Future<Output = Result<()>> + 'static {
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        punch: bool,
+    ) -> impl Future<Output = Result<()>> + 'static {
         let this = self.clone();
-        async move { this.write_range(range, |p| Payload::Zero { len: p.len(), punch }, ZEROES_MAX).await }
+        async move {
+            this.write_range(range, |p| Payload::Zero { len: p.len(), punch }, ZEROES_MAX).await
+        }
     }
 
     /// Ends when the peer's disks are flushed.
@@ -149,11 +183,17 @@ impl<H: Host> Disk for ForwardingLeg<H> {
             if peer.leg.flush_peer(|| peer.flushed.get()).await {
                 return Ok(());
             }
-            Err(Error::own(ErrorKind::Disconnected, "flush of the forwarding leg: the peer did not answer"))
+            Err(Error::own(
+                ErrorKind::Disconnected,
+                "flush of the forwarding leg: the peer did not answer",
+            ))
         }
     }
 
-    fn allocation(&self, range: ByteRange) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
         // It has no data; whoever asks must not take that for zeroes.
         std::future::ready(Ok(vec![(range, true)]))
     }

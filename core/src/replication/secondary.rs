@@ -331,7 +331,8 @@ impl<H: Host> Secondary<H> {
     /// Whether a consumer has written anything over the current checkpoint; zeroes take no bytes.
     pub(crate) fn is_view_written(&self) -> bool {
         let point = self.chain.point();
-        (0..self.volumes.len()).any(|i| !point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).is_blank())
+        (0..self.volumes.len())
+            .any(|i| !point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).is_blank())
     }
 
     /// The actives for a new checkpoint: nothing in them, in the files that the last ones do not use.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::pair::{G2, Pair, at, fill, policy, read, run};
 use crate::overlay::Stage;
 use crate::replication::ExportKind::{Primary, Secondary, View};
-use crate::sim::{Copy, Sim};
+use crate::sim::{Held, Sim};
 use crate::units::{ByteRange, VolumeIndex, usize_of};
 
 const SIZE: u64 = 1 << 20;
@@ -45,7 +45,13 @@ fn same(what: &str, got: &[u8], want: &[u8]) {
 
 /// Takes the steps; checks the view, the secondary disk and the failed-over disk. `drained`: each of
 /// the primary's writes is applied before the next step.
-async fn check(sim: &Sim, steps: &[Step], drained: bool, view_over: &[(ByteRange, u8)], disk_over: &[(ByteRange, u8)]) {
+async fn check(
+    sim: &Sim,
+    steps: &[Step],
+    drained: bool,
+    view_over: &[(ByteRange, u8)],
+    disk_over: &[(ByteRange, u8)],
+) {
     let pair = Pair::new(sim, &[SIZE], Some(0x11)).await;
     pair.start(policy()).await;
     let (p, view, disk) = (pair.volume(Primary), pair.volume(View), pair.volume(Secondary));
@@ -72,10 +78,13 @@ async fn check(sim: &Sim, steps: &[Step], drained: bool, view_over: &[(ByteRange
         during += 1;
         sim.pause(Duration::from_micros(100)).await;
     }
-    assert!(during > 0 || view_over.is_empty() && disk_over.is_empty(), "the commit was never seen");
+    assert!(
+        during > 0 || view_over.is_empty() && disk_over.is_empty(),
+        "the commit was never seen"
+    );
     assert_eq!(pair.secondary.get_error(G2).unwrap(), None);
     same("after the commit", &read(&now, ALL).await.unwrap(), &want);
-    let file = sim.node("b").snapshot_content("volumes/v0/disk", Copy::Durable).unwrap();
+    let file = sim.node("b").snapshot_content("volumes/v0/disk", Held::Durable).unwrap();
     same("in the file", &file, &want);
 }
 
@@ -88,7 +97,8 @@ fn row(steps: &[Step], view_over: &[(ByteRange, u8)], disk_over: &[(ByteRange, u
 
 /// A place in the middle of a cluster of the seed's.
 const PLACE: ByteRange = ByteRange { start: 3 * SEED_CLUSTER, end: 4 * SEED_CLUSTER };
-const FIRST: ByteRange = ByteRange { start: 3 * SEED_CLUSTER, end: 3 * SEED_CLUSTER + SEED_CLUSTER / 2 };
+const FIRST: ByteRange =
+    ByteRange { start: 3 * SEED_CLUSTER, end: 3 * SEED_CLUSTER + SEED_CLUSTER / 2 };
 
 #[test]
 fn what_the_primary_writes_is_hidden_and_undone() {

@@ -29,7 +29,13 @@ async fn secondary(sim: &Sim) -> (SimHost, Group<SimHost>) {
 }
 
 async fn start_inbound(group: &Group<SimHost>) {
-    let spec = StartSpec { generation: G1, role: Role::Secondary, peer: None, policy: policy(), inbound: true };
+    let spec = StartSpec {
+        generation: G1,
+        role: Role::Secondary,
+        peer: None,
+        policy: policy(),
+        inbound: true,
+    };
     group.start(spec).await.unwrap();
 }
 
@@ -145,7 +151,10 @@ fn eight_a_secondary_fails_writes_before_the_start() {
     run(|sim| async move {
         let (_host, group) = secondary(&sim).await;
         for kind in ExportKind::ALL {
-            assert_eq!(group.volume(VolumeIndex(0), kind).unwrap_err().kind(), ErrorKind::NotPermitted);
+            assert_eq!(
+                group.volume(VolumeIndex(0), kind).unwrap_err().kind(),
+                ErrorKind::NotPermitted
+            );
         }
     });
 }
@@ -155,7 +164,10 @@ fn nine_a_started_secondary_hides_the_primary_s_writes_and_keeps_its_own() {
     run(|sim| async move {
         let (_host, group) = secondary(&sim).await;
         let (_inbound, _view) = written_on_both_sides(&group).await;
-        assert_eq!(pattern(&volume(&group, Secondary), ALL).await, [(0x11, LEN / 2), (0x22, LEN / 2)]);
+        assert_eq!(
+            pattern(&volume(&group, Secondary), ALL).await,
+            [(0x11, LEN / 2), (0x22, LEN / 2)]
+        );
         failover(&group).await.unwrap();
     });
 }
@@ -170,11 +182,17 @@ fn ten_a_failover_keeps_the_view_during_and_after_the_commit_and_in_the_file() {
         let want = [(0x33, LEN / 2), (0x11, LEN / 2)];
         assert_eq!(group.status().role, Some((Role::Primary, Stage::Failover)), "the commit runs");
         assert_eq!(pattern(&now, ALL).await, want);
-        assert!(pair::read(&view, ALL).await.is_err(), "an old opening never sees the promoted disk");
+        assert!(
+            pair::read(&view, ALL).await.is_err(),
+            "an old opening never sees the promoted disk"
+        );
         until_done(&sim, &group).await;
         assert_eq!(pattern(&now, ALL).await, want);
-        let file = host.snapshot_content("volumes/v0/disk", crate::sim::Copy::Durable).unwrap();
-        assert!(file[..LEN / 2].iter().all(|b| *b == 0x33) && file[LEN / 2..].iter().all(|b| *b == 0x11));
+        let file = host.snapshot_content("volumes/v0/disk", crate::sim::Held::Durable).unwrap();
+        assert!(
+            file[..LEN / 2].iter().all(|b| *b == 0x33)
+                && file[LEN / 2..].iter().all(|b| *b == 0x11)
+        );
     });
 }
 
@@ -188,17 +206,36 @@ fn eleven_after_a_failover_calls_that_name_no_peer_are_ignored() {
             if done {
                 until_done(&sim, &group).await;
             }
-            let solo = StartSpec { generation: G2, role: Role::Primary, peer: None, policy: policy(), inbound: false };
+            let solo = StartSpec {
+                generation: G2,
+                role: Role::Primary,
+                peer: None,
+                policy: policy(),
+                inbound: false,
+            };
             group.start(solo).await.unwrap();
             group.checkpoint(G2).await.unwrap();
             group.stop(G2, true).await.unwrap();
             assert_eq!(group.get_error(G2).unwrap(), None);
-            assert_eq!(pattern(&volume(&group, Primary), ALL).await, [(0x33, LEN / 2), (0x11, LEN / 2)]);
+            assert_eq!(
+                pattern(&volume(&group, Primary), ALL).await,
+                [(0x33, LEN / 2), (0x11, LEN / 2)]
+            );
         }
         let peer = Some(Address::Unix("nobody".into()));
-        let again = StartSpec { generation: G2, role: Role::Primary, peer, policy: Policy::default(), inbound: false };
+        let again = StartSpec {
+            generation: G2,
+            role: Role::Primary,
+            peer,
+            policy: Policy::default(),
+            inbound: false,
+        };
         group.start(again).await.unwrap();
-        assert_eq!(group.status().role, Some((Role::Primary, Stage::Running)), "a start that names a peer begins anew");
+        assert_eq!(
+            group.status().role,
+            Some((Role::Primary, Stage::Running)),
+            "a start that names a peer begins anew"
+        );
     });
 }
 
@@ -213,7 +250,10 @@ fn twelve_a_checkpoint_moves_the_view_on() {
         group.checkpoint(G1).await.unwrap();
         assert_eq!(pattern(&view, SECOND).await, [(0x22, LEN / 2)]);
         failover(&group).await.unwrap();
-        assert_eq!(pattern(&volume(&group, Primary), ALL).await, [(0x11, LEN / 2), (0x22, LEN / 2)]);
+        assert_eq!(
+            pattern(&volume(&group, Primary), ALL).await,
+            [(0x11, LEN / 2), (0x22, LEN / 2)]
+        );
     });
 }
 
