@@ -128,9 +128,9 @@ impl Engines {
                 && status.frames_sent == status.frames_acknowledged
         })?;
         let sent = sent.frames_sent;
-        let applied = self.secondary.wait_for(&self.group, "every frame applied", |status| {
-            status.frames_applied >= sent
-        });
+        let applied = self
+            .secondary
+            .wait_for(&self.group, "every frame applied", |status| status.frames_applied >= sent);
         applied.with_context(|| {
             let now = self.primary.group(&self.group);
             format!("the primary had {sent} frames acknowledged and is {now:#?}")
