@@ -56,9 +56,10 @@ impl Secondary {
             if place.is_none() {
                 let mut old = content[usize_of(piece.start)..usize_of(piece.end.min(LEN))].to_vec();
                 old.resize(usize_of(piece.len()), 0);
-                let content = match old.iter().all(|b| *b == 0) {
-                    true => Content::Zero,
-                    false => Content::Data(Data::copy_of(&old)),
+                let content = if old.iter().all(|b| *b == 0) {
+                    Content::Zero
+                } else {
+                    Content::Data(Data::copy_of(&old))
                 };
                 batch.push(Saved { volume: VOLUME, range: piece, content });
             }
@@ -139,12 +140,12 @@ fn a_reader_of_an_older_checkpoint_keeps_its_logs_and_sees_those_pushed_later() 
     s.write(ByteRange::new(8192, 12_288), 3);
     assert_eq!(s.read(&old, ByteRange::new(0, 16_384)), vec![0; 16_384]);
     assert_eq!(s.read(&middle, ByteRange::new(0, 8192)), [vec![1; 4096], vec![0; 4096]].concat());
-    assert_eq!(*freed.borrow(), []);
+    assert!(freed.borrow().is_empty());
     drop(middle);
-    assert_eq!(*freed.borrow(), []);
+    assert!(freed.borrow().is_empty());
     let held_by_a_read = s.reading(&old, ByteRange::new(0, 4096));
     drop(old);
-    assert_eq!(*freed.borrow(), []);
+    assert!(freed.borrow().is_empty());
     drop(held_by_a_read);
     assert_eq!(*freed.borrow(), [1, 2]);
     assert_eq!(s.chain.logs().len(), 1);
@@ -269,7 +270,10 @@ fn random_reads_of_any_checkpoint_at_any_interleaving_see_its_view() {
                     expected.content[usize_of(range.start)..usize_of(range.end)].fill(fill);
                 }
                 4 | 5 => {
-                    s.write(some_bytes(&mut random, 100_000), random.next().to_le_bytes()[0] & 0x7f)
+                    s.write(
+                        some_bytes(&mut random, 100_000),
+                        random.next().to_le_bytes()[0] & 0x7f,
+                    );
                 }
                 _ => {
                     let at = usize_of(random.below(u64_of(points.len())));
