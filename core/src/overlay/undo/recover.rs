@@ -5,6 +5,7 @@
 //!   [1 ok][2 ok][3 bad] ......... nothing of this log                  torn tail: 3 is dropped
 //!   [bad] ....................... [2 of a log of epoch > freed]        damage: that log is in use
 //!   [bad] ....................... nothing, or logs of epochs <= freed  no log
+//!   damage of any kind in a log of an epoch <= freed                   no log: it is nobody's
 //! ```
 //!
 //! A bad header does not say how long its batch is, so the rest of the file is searched in steps of
@@ -56,6 +57,9 @@ pub(super) async fn recover<D: Disk>(disk: D, freed: Epoch) -> Result<Option<Und
     if let Some(later) = later_batch(&disk, at, last.uuid).await?
         && later.known > last.sequence
     {
+        if last.epoch.max(later.epoch) <= freed {
+            return Ok(None);
+        }
         return Err(Error::own(
             ErrorKind::Corrupt,
             format!(
@@ -81,8 +85,7 @@ async fn no_log_is_lost<D: Disk>(disk: &D, freed: Epoch) -> Result<()> {
         _ => None,
     };
     while let Some(head) = next_header(disk, at, uuid).await? {
-        let in_use = uuid.is_some() || head.epoch > freed;
-        if in_use && head.known > 0 {
+        if head.epoch > freed && head.known > 0 {
             return Err(Error::own(
                 ErrorKind::Corrupt,
                 format!(
