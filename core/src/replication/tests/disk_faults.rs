@@ -45,6 +45,8 @@ fn a_local_write_error_goes_to_the_vm_and_its_range_is_sent_again() {
 /// The secondary can't save or apply once: an error on both sides, no record, the view as it was,
 /// also when the next session has sent everything again; only a later record clears the error.
 async fn secondary_fails_once(sim: &Sim, paths: &[&str], operation: Operation) {
+    // What a log held before its sync failed can't be read until the log is opened anew or freed.
+    let is_readable = operation != Operation::Flush;
     let pair = started(sim).await;
     let (p, view, b) = (pair.volume(Primary), pair.volume(View), sim.node("b"));
     fill(&p, at(SIZE - 8192, 4096), 0x21).await.unwrap();
@@ -57,11 +59,18 @@ async fn secondary_fails_once(sim: &Sim, paths: &[&str], operation: Operation) {
     for path in paths {
         b.inject(path, operation, Failure::Never);
     }
-    assert_eq!(pattern(&view, ALL).await, [(0x11, LEN)]);
+    if is_readable {
+        assert_eq!(pattern(&view, ALL).await, [(0x11, LEN)]);
+    }
     pair.wait_for(|p| p.primary.get_error(G1).unwrap().is_some()).await;
     assert_eq!(pair.secondary.status().checkpoint.epoch, Epoch(1));
     pair.in_sync().await;
-    assert_eq!(pattern(&view, ALL).await, [(0x11, LEN)], "after the resync");
+    if is_readable {
+        assert_eq!(pattern(&view, ALL).await, [(0x11, LEN)], "after the resync");
+    } else {
+        assert_eq!(pattern(&view, HALF).await, [(0x11, LEN / 2)], "what the new log holds");
+        assert_eq!(read(&view, ALL).await.unwrap_err().kind(), ErrorKind::Poisoned);
+    }
     assert_eq!(pattern(&pair.volume(Secondary), HALF).await, [(0x22, LEN / 2)]);
     assert!(pair.secondary.get_error(G1).unwrap().is_some() && pair.primary.get_error(G1).unwrap().is_some());
     pair.checkpoint().await;

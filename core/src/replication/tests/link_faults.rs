@@ -8,7 +8,7 @@ use crate::overlay::{Mode, Policy};
 use crate::replication::ExportKind::{Primary, Secondary, View};
 use crate::replication::LinkState;
 use crate::runtime::Env;
-use crate::sim::{Copy, Direction, Sim};
+use crate::sim::{Direction, Held, Sim};
 use crate::units::{ByteRange, Epoch};
 
 const SIZE: u64 = 2 << 20;
@@ -196,7 +196,7 @@ fn a_synchronous_write_completes_when_the_peer_has_it() {
                 assert!(pair.secondary.status().frames.0 >= pair.primary.status().frames.1);
                 p.flush().await.unwrap();
                 let host = s.node("b");
-                let durable = host.peek("volumes/v0/disk", at(0, 4096), Copy::Durable).unwrap();
+                let durable = host.peek("volumes/v0/disk", at(0, 4096), Held::Durable).unwrap();
                 assert!(durable.iter().all(|b| *b == 0x22), "a flush is durable on both sides");
                 s.partition("a", "b", Direction::Both);
                 let took = timed_fill(&s, &p, at(0, 4096), 0x33).await;
