@@ -72,9 +72,15 @@ async fn secondary_fails_once(sim: &Sim, paths: &[&str], operation: Operation) {
         assert_eq!(read(&view, ALL).await.unwrap_err().kind(), ErrorKind::Poisoned);
     }
     assert_eq!(pattern(&pair.volume(Secondary), HALF).await, [(0x22, LEN / 2)]);
-    assert!(pair.secondary.get_error(G1).unwrap().is_some() && pair.primary.get_error(G1).unwrap().is_some());
+    assert!(
+        pair.secondary.get_error(G1).unwrap().is_some()
+            && pair.primary.get_error(G1).unwrap().is_some()
+    );
     pair.checkpoint().await;
-    assert_eq!((pair.secondary.get_error(G1).unwrap(), pair.primary.get_error(G1).unwrap()), (None, None));
+    assert_eq!(
+        (pair.secondary.get_error(G1).unwrap(), pair.primary.get_error(G1).unwrap()),
+        (None, None)
+    );
     let want = [(0x22, LEN / 2), (0x11, LEN / 2 - 8192), (0x21, 4096), (0x11, 4096)];
     assert_eq!(pattern(&view, ALL).await, want);
     fill(&p, ALL, 0x33).await.unwrap();
@@ -119,7 +125,10 @@ fn a_secondary_disk_whose_flush_failed_records_nothing_until_it_is_opened_anew()
         sim.node("b").inject(DISK, Operation::Flush, Failure::Nth(0));
         let error = pair.primary.checkpoint(G1).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
-        assert!(pair.primary.get_error(G1).unwrap().is_some() && pair.secondary.get_error(G1).unwrap().is_some());
+        assert!(
+            pair.primary.get_error(G1).unwrap().is_some()
+                && pair.secondary.get_error(G1).unwrap().is_some()
+        );
         assert_eq!(pair.secondary.status().checkpoint.epoch, Epoch(1));
         fill(&p, HALF, 0x33).await.unwrap();
         sim.kill("b");
@@ -149,7 +158,9 @@ fn a_local_flush_error_goes_to_the_vm_and_poisons_the_disk() {
         assert!(pair.primary.get_error(G1).unwrap().is_some());
         // The peer's last checkpoint is still there to go on from.
         pair.failover(false).await.unwrap();
-        assert!(matches!(pattern(&pair.promoted(), HALF).await[..], [(0x11 | 0x22, n)] if n == LEN / 2));
+        assert!(
+            matches!(pattern(&pair.promoted(), HALF).await[..], [(0x11 | 0x22, n)] if n == LEN / 2)
+        );
     });
 }
 
@@ -162,20 +173,29 @@ fn a_failover_that_can_t_be_merged_serves_the_view_and_can_be_tried_again() {
         pair.drain().await;
         sim.node("b").inject(DISK, Operation::Write, Failure::Always);
         let landed = pair.failover(false).await.unwrap();
-        pair.wait_for(|p| p.secondary.status().role == Some((Role::Primary, Stage::FailoverFailed))).await;
+        pair.wait_for(|p| {
+            p.secondary.status().role == Some((Role::Primary, Stage::FailoverFailed))
+        })
+        .await;
         assert!(pair.secondary.get_error(G2).unwrap().unwrap().contains("merging the roll-back"));
         let now = pair.promoted();
         assert_eq!(pattern(&now, ALL).await, [(0x11, LEN)]);
         // What is to be undone is written to the active disk, the rest to the disk itself.
         fill(&now, at(4096, 6000), 0x44).await.unwrap();
-        assert_eq!(fill(&now, at(SIZE - 4096, 4096), 0x55).await.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(
+            fill(&now, at(SIZE - 4096, 4096), 0x55).await.unwrap_err().kind(),
+            ErrorKind::Io
+        );
         sim.node("b").inject(DISK, Operation::Write, Failure::Never);
         fill(&now, at(SIZE - 8192, 4096), 0x55).await.unwrap();
         // One that spans both kinds.
         fill(&now, at(SIZE / 2 - 1000, 2000), 0x66).await.unwrap();
         now.flush().await.unwrap();
         let want = read(&now, at(0, SIZE - 4096)).await.unwrap();
-        assert_eq!(pair.secondary.checkpoint(G2).await.unwrap_err().kind(), ErrorKind::NotPermitted);
+        assert_eq!(
+            pair.secondary.checkpoint(G2).await.unwrap_err().kind(),
+            ErrorKind::NotPermitted
+        );
         let again = FailoverSpec { replace: G1, new: G2, keep_active: false };
         assert_eq!(pair.secondary.failover(again).await.unwrap(), landed);
         pair.merged().await;

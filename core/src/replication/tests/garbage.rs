@@ -71,8 +71,14 @@ async fn started(sim: &Sim) -> Pair {
 
 /// The real session goes on as if nothing had been.
 async fn unharmed(pair: &Pair) {
-    assert_eq!((pair.primary.status().link, pair.secondary.status().link), (LinkState::Running, LinkState::Running));
-    assert_eq!((pair.primary.get_error(G1).unwrap(), pair.secondary.get_error(G1).unwrap()), (None, None));
+    assert_eq!(
+        (pair.primary.status().link, pair.secondary.status().link),
+        (LinkState::Running, LinkState::Running)
+    );
+    assert_eq!(
+        (pair.primary.get_error(G1).unwrap(), pair.secondary.get_error(G1).unwrap()),
+        (None, None)
+    );
     fill(&pair.volume(Primary), at(0, 4096), 0x22).await.unwrap();
     let before = pair.primary.status().checkpoint.epoch;
     assert_eq!(pair.checkpoint().await, before.next());
@@ -100,7 +106,10 @@ fn a_stranger_s_first_words_are_refused_with_a_reason() {
             (bytes(1, &Body::Status), "begins with a hello"),
             (bytes(1, &Body::Hello(Box::new(hello("other", G1)))), "no group other"),
             (bytes(1, &Body::Hello(Box::new(hello("g", older)))), "generation"),
-            (bytes(1, &Body::Hello(Box::new(Hello { members: vec![], ..hello("g", G1) }))), "volumes differ"),
+            (
+                bytes(1, &Body::Hello(Box::new(Hello { members: vec![], ..hello("g", G1) }))),
+                "volumes differ",
+            ),
         ];
         for (sent, reason) in cases {
             let (why, took, told) = stranger(&sim, &pair, sent).await;
@@ -119,7 +128,12 @@ fn a_stranger_who_says_nothing_or_half_a_hello_is_not_waited_for() {
     run(|sim| async move {
         let pair = started(&sim).await;
         let good = bytes(1, &Body::Hello(Box::new(hello("g", G1))));
-        for sent in [vec![], good[..1].to_vec(), good[..HEADER_LEN].to_vec(), good[..good.len() - 1].to_vec()] {
+        for sent in [
+            vec![],
+            good[..1].to_vec(),
+            good[..HEADER_LEN].to_vec(),
+            good[..good.len() - 1].to_vec(),
+        ] {
             let (why, took, _) = stranger(&sim, &pair, sent).await;
             assert!(why.contains("nothing heard"), "{why}");
             assert!(took < Duration::from_secs(6), "{took:?}");
@@ -180,7 +194,10 @@ fn a_primary_whose_peer_is_an_impostor_says_so_and_goes_on() {
     run(|sim| async move {
         let other = |h: Hello| bytes(1, &Body::Hello(Box::new(h)));
         let cases: Vec<(Vec<u8>, &str)> = vec![
-            (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec(), "no Understudy link"),
+            (
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                "no Understudy link",
+            ),
             (other(hello("other", G1)), "serves group other"),
             (other(hello("g", Generation { number: 9, id: 9 })), "generation"),
             (bytes(1, &Body::Error("no room at the inn".into())), "no room at the inn"),

@@ -66,8 +66,15 @@ fn a_cut_link_degrades_both_sides_at_once_and_is_made_good() {
                 g.changed().wait().await;
             }
         });
-        let limit = crate::runtime::timeout(&sim.node("a"), SOON, futures::future::join_all(degraded)).await;
-        assert!(limit.is_some(), "{:?} {:?}", pair.primary.status().link, pair.secondary.status().link);
+        let limit =
+            crate::runtime::timeout(&sim.node("a"), SOON, futures::future::join_all(degraded))
+                .await;
+        assert!(
+            limit.is_some(),
+            "{:?} {:?}",
+            pair.primary.status().link,
+            pair.secondary.status().link
+        );
         assert!(pair.primary.get_error(G1).unwrap().is_some());
         assert!(timed_fill(&sim, &p, at(SIZE / 4, SIZE / 2), 0x33).await < SOON);
         assert!(pair.primary.status().missing > 0);
@@ -143,7 +150,11 @@ fn an_epoch_is_closed_early_before_the_undo_space_runs_out() {
         let p = pair.volume(Primary);
         assert!(timed_fill(&sim, &p, ALL, 0x22).await < Duration::from_secs(1));
         pair.drain().await;
-        assert!(pair.primary.status().checkpoint.epoch >= Epoch(4), "{:?}", pair.primary.status().checkpoint);
+        assert!(
+            pair.primary.status().checkpoint.epoch >= Epoch(4),
+            "{:?}",
+            pair.primary.status().checkpoint
+        );
         assert_eq!(pair.primary.status().missing, 0);
         recovers(&pair, &sim).await;
     });
@@ -160,13 +171,19 @@ fn what_does_not_fit_into_the_undo_space_stays_missing_until_the_limit_is_raised
         sim.pause(SOON).await;
         fill(&p, ALL, 0x22).await.unwrap();
         sim.heal("a", "b");
-        let is_full = |p: &Pair| p.primary.status().error.is_some_and(|e| e.contains("UndoFull")) ;
-        pair.wait_for(|p| p.primary.status().link == LinkState::Degraded && p.primary.status().frames.2 > 0).await;
+        let is_full = |p: &Pair| p.primary.status().error.is_some_and(|e| e.contains("UndoFull"));
+        pair.wait_for(|p| {
+            p.primary.status().link == LinkState::Degraded && p.primary.status().frames.2 > 0
+        })
+        .await;
         sim.pause(Duration::from_secs(5)).await;
         let said = pair.primary.status();
         assert!(said.missing > 0 && said.link == LinkState::Degraded, "{said:?}");
         assert!(is_full(&pair), "{said:?}");
-        assert!(timed_fill(&sim, &p, at(0, SIZE / 4), 0x33).await < SOON, "the VM does not wait for a person");
+        assert!(
+            timed_fill(&sim, &p, at(0, SIZE / 4), 0x33).await < SOON,
+            "the VM does not wait for a person"
+        );
         assert_eq!(pattern(&pair.volume(View), ALL).await, [(0x11, LEN)]);
         let large = Policy { undo_limit: 8 << 20, ..small };
         pair.secondary.set_policy(G1, large.clone()).await.unwrap();

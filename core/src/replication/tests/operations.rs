@@ -28,7 +28,12 @@ fn a_start_that_fails_leaves_nothing_behind() {
         let pair = Pair::new(&sim, &[SIZE], Some(0x11)).await;
         let role = |g: &crate::replication::Group<_>| g.status().role;
         let b = sim.node("b");
-        let files = ["groups/g/undo-0", "groups/g/undo-1", "volumes/v0/active-0", "volumes/v0/active-map-1"];
+        let files = [
+            "groups/g/undo-0",
+            "groups/g/undo-1",
+            "volumes/v0/active-0",
+            "volumes/v0/active-map-1",
+        ];
         for file in files {
             b.inject(file, Operation::Create, Failure::Nth(0));
             pair.secondary.start(spec(Role::Secondary, policy())).await.unwrap_err();
@@ -54,7 +59,10 @@ fn a_promoted_replica_that_can_t_become_a_secondary_stays_what_it_was() {
         let now = pair.promoted();
         let b = sim.node("b");
         b.inject("groups/g/superblock", Operation::Write, Failure::Nth(0));
-        let spec = StartSpec { generation: Generation { number: 6, id: 1 }, ..spec(Role::Secondary, policy()) };
+        let spec = StartSpec {
+            generation: Generation { number: 6, id: 1 },
+            ..spec(Role::Secondary, policy())
+        };
         pair.secondary.start(spec).await.unwrap_err();
         assert_eq!(pair.secondary.status().role, Some((Role::Primary, Stage::Done)));
         assert_eq!(pattern(&now, ALL).await, [(0x11, LEN)], "its device goes on");
@@ -72,7 +80,10 @@ fn a_peer_with_other_sizes_is_refused_by_name_and_the_vm_goes_on() {
         primary.start(spec(Role::Primary, policy())).await.unwrap();
         sim.pause(Duration::from_secs(1)).await;
         let error = primary.get_error(G1).unwrap().unwrap();
-        assert!(error.contains("volumes differ") && error.contains("v0 (2097152 bytes)"), "{error}");
+        assert!(
+            error.contains("volumes differ") && error.contains("v0 (2097152 bytes)"),
+            "{error}"
+        );
         fill(&primary.volume(V0, Primary).unwrap(), ALL, 0x22).await.unwrap();
         assert_eq!(pattern(&secondary.volume(V0, Secondary).unwrap(), ALL).await, [(0, LEN)]);
         assert_eq!(secondary.volume(V0, View).unwrap_err().kind(), ErrorKind::NotPermitted);
@@ -90,9 +101,15 @@ fn a_second_start_is_fine_when_it_says_the_same_and_refused_when_not() {
         pair.primary.start(spec(Role::Primary, policy())).await.unwrap();
         assert_eq!(pair.checkpoint().await, Epoch(2), "nothing began anew");
         let as_primary = spec(Role::Primary, policy());
-        assert_eq!(pair.secondary.start(as_primary).await.unwrap_err().kind(), ErrorKind::NotPermitted);
+        assert_eq!(
+            pair.secondary.start(as_primary).await.unwrap_err().kind(),
+            ErrorKind::NotPermitted
+        );
         let inbound = StartSpec { inbound: true, ..spec(Role::Secondary, policy()) };
-        assert_eq!(pair.secondary.start(inbound).await.unwrap_err().kind(), ErrorKind::NotPermitted);
+        assert_eq!(
+            pair.secondary.start(inbound).await.unwrap_err().kind(),
+            ErrorKind::NotPermitted
+        );
         let solo = StartSpec { peer: None, ..spec(Role::Primary, policy()) };
         assert_eq!(pair.primary.start(solo).await.unwrap_err().kind(), ErrorKind::NotPermitted);
         assert_eq!(pair.checkpoint().await, Epoch(3));
@@ -119,7 +136,10 @@ fn every_call_of_another_generation_is_refused() {
         let replace = FailoverSpec { replace: stale, new: G2, keep_active: false };
         assert_eq!(pair.secondary.failover(replace).await.unwrap_err().kind(), ErrorKind::Stale);
         let backwards = FailoverSpec { replace: G1, new: stale, keep_active: false };
-        assert_eq!(pair.secondary.failover(backwards).await.unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(
+            pair.secondary.failover(backwards).await.unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
         let view = pair.volume(View);
         pair.failover(false).await.unwrap();
         assert_eq!(view_error(&view).await, ErrorKind::Stale);
@@ -147,7 +167,10 @@ fn a_stop_leaves_both_sides_at_a_last_checkpoint_and_the_primary_solo() {
         assert_eq!(pair.primary.status().link, LinkState::Solo);
         assert_eq!(pair.secondary.status().role, Some((Role::Secondary, Stage::None)));
         assert_eq!(pair.secondary.status().checkpoint.epoch, Epoch(2));
-        assert!(ExportKind::ALL.iter().all(|k| !pair.secondary.offers(*k)), "the copy serves nobody");
+        assert!(
+            ExportKind::ALL.iter().all(|k| !pair.secondary.offers(*k)),
+            "the copy serves nobody"
+        );
         fill(&p, ALL, 0x33).await.unwrap();
         assert_eq!(pattern(&p, ALL).await, [(0x33, LEN)]);
         pair.primary.stop(G1, false).await.unwrap();
@@ -201,11 +224,20 @@ fn the_old_primary_returns_as_secondary_and_gets_everything() {
         pair.merged().await;
         let a = sim.node("a");
         let back = pair::reopen(&a, 1).await.unwrap();
-        assert_eq!(back.status().role, Some((Role::Primary, Stage::Running)), "it has not heard of it");
-        let anew = |role, peer| StartSpec { generation: G2, role, peer, policy: policy(), inbound: false };
+        assert_eq!(
+            back.status().role,
+            Some((Role::Primary, Stage::Running)),
+            "it has not heard of it"
+        );
+        let anew =
+            |role, peer| StartSpec { generation: G2, role, peer, policy: policy(), inbound: false };
         back.start(anew(Role::Secondary, None)).await.unwrap();
         listen(&a, "a", &back);
-        assert_eq!(back.volume(V0, View).unwrap_err().kind(), ErrorKind::NotPermitted, "not promotable yet");
+        assert_eq!(
+            back.volume(V0, View).unwrap_err().kind(),
+            ErrorKind::NotPermitted,
+            "not promotable yet"
+        );
         pair.secondary.start(anew(Role::Primary, Some(Address::Unix("a".into())))).await.unwrap();
         fill(&pair.promoted(), at(SIZE - 4096, 4096), 0x66).await.unwrap();
         pair.secondary.checkpoint(G2).await.unwrap();

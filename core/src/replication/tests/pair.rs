@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::disk::{Disk, Result};
 use crate::overlay::{Policy, Role, Stage};
-use crate::replication::{ExportKind, FailoverSpec, Group, LinkState, Replica, StartSpec, Volume, serve_link};
+use crate::replication::{
+    ExportKind, FailoverSpec, Group, LinkState, Replica, StartSpec, Volume, serve_link,
+};
 use crate::runtime::{Address, Buf, Data, Env};
 use crate::sim::{Sim, SimHost};
 use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeIndex, usize_of};
