@@ -170,6 +170,11 @@ impl<D: Disk> UndoLog<D> {
         self.0.disk.clone()
     }
 
+    /// Whether it refuses further batches: one was not written to its end. What it holds stays good.
+    pub fn is_broken(&self) -> bool {
+        self.0.unsure.get()
+    }
+
     /// Whether a batch of these fits. One block more is kept back for an idle batch.
     pub fn room_for(&self, batch: &[Saved]) -> bool {
         let needed = format::header_len(batch.len()) + format::data_len(batch) + BLOCK;
