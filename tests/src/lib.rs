@@ -14,6 +14,7 @@
 pub mod harness;
 pub mod layers;
 pub mod ledger;
+pub mod model;
 pub mod qemu;
 pub mod random;
 pub mod replay;
