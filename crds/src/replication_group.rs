@@ -117,7 +117,7 @@ pub struct GroupSide {
 }
 
 /// A policy as an engine takes it.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedPolicy {
     /// Whether a write waits for both replicas.

@@ -13,7 +13,7 @@
 //!   3 zeroes      offset           length      -
 //!   4 discard     offset           length      -
 //!   5 flush       -                -           -
-//!   6 begin-epoch epoch it opens   -           -
+//!   6 begin-epoch epoch it opens   cut, µs     -                       (since 1970, for people)
 //!   7 ack         received up to   applied     undo space in use, u64  (sequences, bytes)
 //!   8 record      epoch            -           -
 //!   9 flushed     sequence         -           -
@@ -25,7 +25,9 @@
 //!
 //! Sequences grow within a session; gaps are frames that were dropped before they were sent.
 
-use crate::runtime::{Buf, Data};
+use std::time::Duration;
+
+use crate::runtime::{Buf, Data, Wall};
 use crate::units::{
     ByteRange, Epoch, Generation, GroupId, Name, Uuid, VolumeIndex, u32_of, u64_of, usize_of,
 };
@@ -62,8 +64,9 @@ pub enum Body {
     Discard(VolumeIndex, ByteRange),
     /// Make everything before it durable, then say flushed.
     Flush,
-    /// All frames before it are epochs before this one; all behind it are this one.
-    BeginEpoch(Epoch),
+    /// All frames before it are epochs before this one; all behind it are this one. The time is that
+    /// of the cut, on the primary's clock: for people.
+    BeginEpoch(Epoch, Wall),
     /// What the secondary has taken.
     Ack(Ack),
     /// Checkpoint N is durable.
@@ -145,7 +148,7 @@ pub fn encode(sequence: u64, body: &Body) -> (Data, Option<Data>) {
         Body::Zeroes(v, r) => (3, *v, r.start, r.len(), None),
         Body::Discard(v, r) => (4, *v, r.start, r.len(), None),
         Body::Flush => (5, none, 0, 0, None),
-        Body::BeginEpoch(e) => (6, none, e.0, 0, None),
+        Body::BeginEpoch(e, cut) => (6, none, e.0, micros(*cut), None),
         Body::Ack(a) => {
             (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes())))
         }
@@ -230,6 +233,11 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
     })
 }
 
+/// A time as a frame carries it: microseconds since 1970.
+fn micros(time: Wall) -> u64 {
+    u64::try_from(time.0.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Decodes the whole frame, its checksum first.
 pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
     if crc32c::crc32c_append(h.header_crc, &payload) != h.crc {
@@ -250,7 +258,7 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         3 => Body::Zeroes(h.volume, range()?),
         4 => Body::Discard(h.volume, range()?),
         5 => Body::Flush,
-        6 => Body::BeginEpoch(Epoch(h.first)),
+        6 => Body::BeginEpoch(Epoch(h.first), Wall(Duration::from_micros(h.second))),
         7 => Body::Ack(Ack { received: h.first, applied: h.second, undo: Take(&payload).u64()? }),
         8 => Body::Record(Epoch(h.first)),
         9 => Body::Flushed(h.first),
@@ -396,7 +404,7 @@ mod tests {
             Body::Zeroes(v, r),
             Body::Discard(v, r),
             Body::Flush,
-            Body::BeginEpoch(Epoch(8)),
+            Body::BeginEpoch(Epoch(8), Wall(Duration::from_micros(1_764_000_000_123_456))),
             Body::Ack(Ack { received: 5, applied: 4, undo: 3 }),
             Body::Resync(v, r, Data::copy_of(&[8; 512])),
             Body::Record(Epoch(7)),

@@ -147,6 +147,12 @@ impl<D: Disk> Active<D> {
         pieces
     }
 
+    /// Whether nothing was ever written to it, zeroes included.
+    pub fn is_blank(&self) -> bool {
+        let sets = self.0.sets.borrow();
+        sets.data.is_empty() && sets.zero.is_empty()
+    }
+
     /// Bytes that its data takes.
     pub fn bytes(&self) -> u64 {
         self.0.sets.borrow().data.bytes()

@@ -100,7 +100,7 @@ async fn barrier<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<()> 
                     w.push(Body::Flushed(b.sequence), true);
                 }
             }
-            Item::BeginEpoch(e) => record::begin_epoch(s, *e).await?,
+            Item::BeginEpoch(e, cut) => record::begin_epoch(s, *e, *cut).await?,
             Item::Stop(e) => record::stop(s, *e).await?,
             Item::Spared | Item::Write(..) | Item::Resync(..) | Item::Zero { .. } => {}
         }
@@ -291,7 +291,7 @@ fn overwrite<H: Host>(
         let zero_or_data = match item {
             Item::Write(_, _, data) | Item::Resync(_, _, data) => Ok(data.clone()),
             Item::Zero { punch, .. } => Err(*punch),
-            Item::Spared | Item::Flush | Item::BeginEpoch(_) | Item::Stop(_) => return None,
+            Item::Spared | Item::Flush | Item::BeginEpoch(..) | Item::Stop(_) => return None,
         };
         Some((volume.disk.clone(), lock, range, zero_or_data))
     });

@@ -268,7 +268,7 @@ impl<E: Env> Leg<E> {
                 | Body::Discard(v, r) => {
                     self.mark_missing(v, r);
                 }
-                Body::BeginEpoch(_) => self.merge_spans(),
+                Body::BeginEpoch(..) => self.merge_spans(),
                 Body::Hello(_)
                 | Body::Flush
                 | Body::Ack(_)
@@ -355,15 +355,15 @@ impl<E: Env> Leg<E> {
         }
         drop(link);
         let mut spans = self.spans.borrow_mut();
-        let closed = {
+        let (closed, cut) = {
             let span = spans.back_mut()?;
             // The peer's record will be the one below the epoch that it begins.
             span.epoch = next.previous();
             span.cut = self.env.wall();
-            span.epoch
+            (span.epoch, span.cut)
         };
         let volumes = self.missing.borrow().len();
-        window.push(Body::BeginEpoch(next), true);
+        window.push(Body::BeginEpoch(next, cut), true);
         spans.push_back(Span::new(next, volumes));
         Some(closed)
     }

@@ -21,6 +21,7 @@
 mod align;
 mod apply;
 mod checkpoint;
+mod forwarding;
 mod group;
 mod leg;
 mod local;
@@ -42,6 +43,7 @@ mod store;
 mod view;
 mod volume;
 
+pub use forwarding::ForwardingLeg;
 pub use group::Group;
 pub use operate::{FailoverSpec, StartSpec};
 pub use replica::Replica;

@@ -463,7 +463,7 @@ async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<Epoch> {
     let next = s.open_epoch.get().next();
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
-    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next), Some(done))).await;
+    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next, s.host.wall()), Some(done))).await;
     wait.await.map_err(|_| {
         Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")
     })??;

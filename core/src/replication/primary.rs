@@ -187,7 +187,7 @@ impl<H: Host> Primary<H> {
         Ok(())
     }
 
-    fn volume(&self, v: VolumeIndex) -> Result<&PrimaryVolume<H>> {
+    pub(crate) fn volume(&self, v: VolumeIndex) -> Result<&PrimaryVolume<H>> {
         self.volumes.get(v.get()).ok_or_else(|| {
             Error::own(ErrorKind::Invalid, format!("no volume {} in the group", v.0))
         })

@@ -13,6 +13,7 @@ use super::secondary::Secondary;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::Body;
 use crate::overlay::{ActiveId, Bitmap, Role, Stage, UndoLog};
+use crate::runtime::Wall;
 use crate::units::{Epoch, Uuid};
 
 /// More open logs than this, and the frames of the next epoch wait for the record.
@@ -33,7 +34,11 @@ pub(crate) async fn open_log<H: Host>(s: &Secondary<H>) -> Result<UndoLog<H::Dis
 }
 
 /// All frames of epochs before `next` are applied: they are checkpoint `next - 1`.
-pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> Result<()> {
+pub(crate) async fn begin_epoch<H: Host>(
+    s: &Rc<Secondary<H>>,
+    next: Epoch,
+    cut: Wall,
+) -> Result<()> {
     if next <= s.open_epoch.get() {
         return Err(Error::own(
             ErrorKind::Invalid,
@@ -44,7 +49,6 @@ pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> R
     // for, unless a session was lost in between.
     s.changed.wait_until(|| !s.recording.get()).await;
     let closed = next.previous();
-    let cut = s.host.wall();
     let bytes = s.epoch_bytes.replace(0);
     s.open_epoch.set(next);
     *s.claimed.borrow_mut() = vec![Bitmap::new(); s.volumes.len()];
@@ -73,17 +77,12 @@ pub(crate) async fn begin_epoch<H: Host>(s: &Rc<Secondary<H>>, next: Epoch) -> R
 }
 
 /// Writes record `closed`: from here on every failover lands on it or on a newer one.
-async fn record<H: Host>(
-    s: &Rc<Secondary<H>>,
-    closed: Epoch,
-    cut: crate::runtime::Wall,
-    bytes: u64,
-) -> Result<()> {
+async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: u64) -> Result<()> {
     flush_disks(s).await?;
     if s.failed.borrow().is_some() {
         return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
     }
-    let is_used = s.active_bytes() > 0 || s.consumer_writes.get() > 0;
+    let is_used = s.is_view_written() || s.consumer_writes.get() > 0;
     let (id, actives) = if is_used {
         let id = next_active(s);
         // The files of the checkpoint before the last one: its readers are short, one disk request.

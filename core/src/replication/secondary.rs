@@ -18,7 +18,7 @@ use super::logs::LogFiles;
 use super::store::Store;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
-use crate::runtime::{Data, Signal, Task};
+use crate::runtime::{Data, Signal, Task, Wall};
 use crate::units::{ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of};
 
 /// The most bytes of frames that wait to be applied.
@@ -114,7 +114,7 @@ pub(crate) enum Item {
     /// A resync write of what was there already.
     Spared,
     Flush,
-    BeginEpoch(Epoch),
+    BeginEpoch(Epoch, Wall),
     Stop(Epoch),
 }
 
@@ -123,7 +123,7 @@ impl Item {
         match self {
             Self::Write(v, r, _) | Self::Resync(v, r, _) => Some((*v, *r)),
             Self::Zero { volume, range, .. } => Some((*volume, *range)),
-            Self::Spared | Self::Flush | Self::BeginEpoch(_) | Self::Stop(_) => None,
+            Self::Spared | Self::Flush | Self::BeginEpoch(..) | Self::Stop(_) => None,
         }
     }
 
@@ -133,7 +133,7 @@ impl Item {
             Self::Zero { .. }
             | Self::Spared
             | Self::Flush
-            | Self::BeginEpoch(_)
+            | Self::BeginEpoch(..)
             | Self::Stop(_) => 64,
         }
     }
@@ -326,6 +326,13 @@ impl<H: Host> Secondary<H> {
         (0..self.volumes.len())
             .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).bytes())
             .sum()
+    }
+
+    /// Whether a consumer has written anything over the current checkpoint; zeroes take no bytes.
+    pub(crate) fn is_view_written(&self) -> bool {
+        let point = self.chain.point();
+        (0..self.volumes.len())
+            .any(|i| !point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).is_blank())
     }
 
     /// The actives for a new checkpoint: nothing in them, in the files that the last ones do not use.

@@ -174,7 +174,7 @@ async fn receive<H: Host>(
             Body::Zeroes(volume, range) => Some(Item::Zero { volume, range, punch: false }),
             Body::Discard(volume, range) => Some(Item::Zero { volume, range, punch: true }),
             Body::Flush => Some(Item::Flush),
-            Body::BeginEpoch(e) => Some(Item::BeginEpoch(e)),
+            Body::BeginEpoch(e, cut) => Some(Item::BeginEpoch(e, cut)),
             Body::Stop(e) => Some(Item::Stop(e)),
             Body::Status => None,
             Body::Error(t) => return Err(LinkError::Peer(t)),
@@ -190,6 +190,12 @@ async fn receive<H: Host>(
             }
             s.staging.push(Staged::new(sequence, item, None)).await;
             s.received.set(sequence);
+        } else {
+            // Nothing in it to apply: on an idle link both counts stay level with what was sent.
+            s.received.set(sequence);
+            if s.staging.is_empty() && s.batches.get() == 0 {
+                s.applied.set(sequence);
+            }
         }
         // One acknowledgement per batch of frames that arrived together; the heartbeat of the
         // primary brings the last "applied" of an idle link.

@@ -95,7 +95,9 @@ async fn talk<H: Host>(
         Body::Hello(h) => *h,
         Body::Error(t) => return Err(LinkError::Peer(t)),
         other => {
-            return Err(LinkError::Own(format!("the peer began with {other:?} instead of a hello")));
+            return Err(LinkError::Own(format!(
+                "the peer began with {other:?} instead of a hello"
+            )));
         }
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
@@ -252,7 +254,7 @@ async fn receive<H: Host>(
             | Body::Zeroes(..)
             | Body::Discard(..)
             | Body::Flush
-            | Body::BeginEpoch(_)) => {
+            | Body::BeginEpoch(..)) => {
                 return Err(LinkError::Own(format!(
                     "the secondary sent {other:?}, which only a primary may"
                 )));

@@ -108,12 +108,12 @@ impl SimDir {
     fn change<T: 'static>(
         &self,
         what: &'static str,
-        name: String,
+        path: String,
         change: impl FnOnce(&SimDir, Extent) -> Result<T> + 'static,
     ) -> impl Future<Output = Result<T>> + 'static {
         let (reply, receiver) = oneshot::channel();
         if !self.host.is_dead()
-            && let Some(point) = self.host.sync_begins(what, self.directory.path(&name))
+            && let Some(point) = self.host.sync_begins(what, path)
         {
             let this = self.clone();
             let action = move |fate: Fate| {
@@ -158,7 +158,8 @@ impl Dir for SimDir {
         space: Space,
     ) -> impl Future<Output = Result<SimDisk>> + 'static {
         let owned = name.to_owned();
-        self.change("create", name.to_owned(), move |dir, extent| {
+        let path = self.directory.path(name);
+        self.change("create", path, move |dir, extent| {
             let path = dir.directory.path(&owned);
             let node = dir.host.node();
             if let Some(kind) =
@@ -192,7 +193,7 @@ impl Dir for SimDir {
 
     fn grow(&self, name: &str, len: u64) -> impl Future<Output = Result<()>> + 'static {
         let owned = name.to_owned();
-        self.change("grow", name.to_owned(), move |dir, extent| {
+        self.change("grow", self.directory.path(name), move |dir, extent| {
             let from = dir.directory.file(&owned).map_or(0, |f| f.len.get());
             dir.directory.grow(&owned, dir.between(from, len, extent))
         })
@@ -200,7 +201,7 @@ impl Dir for SimDir {
 
     fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + 'static {
         let owned = name.to_owned();
-        self.change("remove", name.to_owned(), move |dir, _| {
+        self.change("remove", self.directory.path(name), move |dir, _| {
             let removed = dir.directory.names.borrow_mut().remove(&owned);
             drop(removed);
             Ok(())
@@ -209,7 +210,9 @@ impl Dir for SimDir {
 
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = Result<()>> + 'static {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.change("rename", from.clone(), move |dir, _| dir.directory.rename(&from, &to))
+        self.change("rename", self.directory.path(&from), move |dir, _| {
+            dir.directory.rename(&from, &to)
+        })
     }
 
     fn list(&self) -> impl Future<Output = Result<Vec<String>>> + 'static {

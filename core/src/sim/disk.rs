@@ -15,7 +15,7 @@ use futures::channel::oneshot;
 
 use super::events::Fate;
 use super::faults::Operation;
-use super::file::{Copy, File};
+use super::file::{File, Held};
 use super::host::SimHost;
 use super::pages::{Content, Effect};
 use super::request::{self, Reply};
@@ -72,13 +72,13 @@ impl SimDisk {
     }
 
     /// Bytes of its content, for oracles: no request, no delay.
-    pub fn peek(&self, range: ByteRange, copy: Copy) -> Vec<u8> {
-        self.0.file.peek(range, copy)
+    pub fn peek(&self, range: ByteRange, held: Held) -> Vec<u8> {
+        self.0.file.peek(range, held)
     }
 
     /// All of its content, for oracles.
-    pub fn snapshot_content(&self, copy: Copy) -> Vec<u8> {
-        self.peek(ByteRange::new(0, self.0.len), copy)
+    pub fn snapshot_content(&self, held: Held) -> Vec<u8> {
+        self.peek(ByteRange::new(0, self.0.len), held)
     }
 
     fn check(&self, what: &str, range: Option<ByteRange>) -> Result<ByteRange> {
@@ -213,7 +213,7 @@ impl Disk for SimDisk {
                     let _ = reply.send(Err(error));
                 }
                 Ok(range) => {
-                    self.submit_flush(self.injected(Operation::Flush, "flush", range), reply)
+                    self.submit_flush(self.injected(Operation::Flush, "flush", range), reply);
                 }
             }
         }

@@ -30,7 +30,7 @@ pub enum Keep {
 
 /// Which of its two contents an oracle wants to see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Copy {
+pub enum Held {
     /// What a read would see now.
     Volatile,
     /// What is surely there after a power cut.
@@ -73,11 +73,11 @@ impl File {
         self.cache.borrow().read(range, out);
     }
 
-    pub(super) fn peek(&self, range: ByteRange, copy: Copy) -> Vec<u8> {
+    pub(super) fn peek(&self, range: ByteRange, held: Held) -> Vec<u8> {
         let mut out = vec![0; usize_of(range.len())];
-        match copy {
-            Copy::Volatile => self.cache.borrow().read(range, &mut out),
-            Copy::Durable => self.platter.borrow().read(range, &mut out),
+        match held {
+            Held::Volatile => self.cache.borrow().read(range, &mut out),
+            Held::Durable => self.platter.borrow().read(range, &mut out),
         }
         out
     }

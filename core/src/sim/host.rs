@@ -16,7 +16,7 @@ use super::dir::{Directory, SimDir};
 use super::disk::{SimDisk, answer};
 use super::events::EventId;
 use super::faults::{Failure, Operation};
-use super::file::{Copy, File};
+use super::file::{File, Held};
 use super::network;
 use super::network::SimListener;
 use super::node::Node;
@@ -27,8 +27,8 @@ use crate::disk::{ErrorKind, Host};
 use crate::runtime::{Address, Buf, Data, Env, Mono, Task, Wall};
 use crate::units::{ByteRange, u64_of};
 
-/// When the world begins, for people, in seconds since the Unix epoch.
-const WALL_BASE: Duration = Duration::from_secs(1_800_000_000);
+/// When the world begins, for people, since the Unix epoch.
+const WALL_BASE: Duration = Duration::from_hours(500_000);
 
 /// One life of a node. Clones are the same.
 #[derive(Clone)]
@@ -156,14 +156,14 @@ impl SimHost {
     }
 
     /// Bytes of a file, for oracles: no request, no lock, no delay. `None` if there is no such file.
-    pub fn peek(&self, path: &str, range: ByteRange, copy: Copy) -> Option<Vec<u8>> {
-        Some(self.file(path)?.peek(range, copy))
+    pub fn peek(&self, path: &str, range: ByteRange, held: Held) -> Option<Vec<u8>> {
+        Some(self.file(path)?.peek(range, held))
     }
 
     /// All bytes of a file, for oracles.
-    pub fn snapshot_content(&self, path: &str, copy: Copy) -> Option<Vec<u8>> {
+    pub fn snapshot_content(&self, path: &str, held: Held) -> Option<Vec<u8>> {
         let file = self.file(path)?;
-        Some(file.peek(ByteRange::new(0, file.len.get()), copy))
+        Some(file.peek(ByteRange::new(0, file.len.get()), held))
     }
 
     /// Puts bytes into a file behind everybody's back, durably: rot. False if there is no such file.

@@ -11,7 +11,8 @@ use super::events::{Fate, WORLD};
 use super::host::SimHost;
 use super::node::Node;
 use super::random::Random;
-use super::stream::{Connection, Item, SimStream};
+use super::side::Item;
+use super::stream::{Connection, SimStream};
 use super::world::World;
 use crate::runtime::{Address, Signal};
 

@@ -17,6 +17,8 @@ pub(super) struct Node {
     /// The tag of its present life: of its tasks, events, handles and streams.
     pub(super) tag: Cell<u32>,
     pub(super) incarnation: Cell<u32>,
+    /// How often its power has failed.
+    pub(super) power_cuts: Cell<u32>,
     pub(super) clock: Cell<Clock>,
     /// Its tasks don't run (SIGSTOP); its kernel does.
     pub(super) paused: Cell<bool>,
@@ -43,6 +45,7 @@ impl Node {
             name: name.to_owned(),
             tag: Cell::new(tag),
             incarnation: Cell::new(1),
+            power_cuts: Cell::new(0),
             clock: Cell::new(Clock { since: Duration::ZERO, base, ppm: 0 }),
             paused: Cell::new(false),
             up: Cell::new(true),

@@ -18,7 +18,6 @@ use super::file::File;
 use super::host::SimHost;
 use super::pages::{Effect, SECTOR};
 use super::random::Random;
-use super::world::World;
 use crate::disk::{Error, Result};
 use crate::units::ByteRange;
 
@@ -78,14 +77,15 @@ pub(super) fn submit(
     let remaining = Cell::new(parts.len());
     let request = Rc::new(Request { remaining, reply: RefCell::new(Some(reply)), failed });
     for effects in parts {
-        let (request, world2, flight) = (request.clone(), world.clone(), Flight::new(file));
-        let action = move |fate: Fate| end(&world2, &request, flight, effects, fate);
+        let (request, host2, flight) = (request.clone(), host.clone(), Flight::new(file));
+        let action = move |fate: Fate| end(&host2, &request, flight, effects, fate);
         world.act_after(world.next_disk_delay(), host.tag(), Box::new(action));
     }
 }
 
 /// The end of a part.
-fn end(world: &Rc<World>, request: &Request, flight: Flight, effects: Vec<Effect>, fate: Fate) {
+fn end(host: &SimHost, request: &Request, flight: Flight, effects: Vec<Effect>, fate: Fate) {
+    let (world, node) = (host.world(), host.node().clone());
     let random = &world.disks;
     let some = |effects: &[Effect]| {
         let all = effects.iter().flat_map(Effect::sectors);
@@ -111,7 +111,12 @@ fn end(world: &Rc<World>, request: &Request, flight: Flight, effects: Vec<Effect
             0 => {}
             1 => flight.apply(effects),
             _ => {
-                let late = move |_: Fate| flight.apply(effects);
+                let power_cuts = node.power_cuts.get();
+                let late = move |_: Fate| {
+                    if node.power_cuts.get() == power_cuts {
+                        flight.apply(effects);
+                    }
+                };
                 world.act_after(world.next_disk_delay() * 4, WORLD, Box::new(late));
             }
         },

@@ -19,7 +19,7 @@ use super::world::{Step, World};
 
 /// A simulated world. Clones are the same world, which ends with the first.
 pub struct Sim {
-    world: Rc<World>,
+    pub(super) world: Rc<World>,
     /// The first: ends the world when dropped.
     owner: bool,
 }

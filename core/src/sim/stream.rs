@@ -7,101 +7,21 @@
 //!
 //! Flying and arrived together are bounded: a sender waits for its reader.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::events::{Event, Fate, WORLD};
 use super::host::SimHost;
-use crate::runtime::{Buf, Data, Signal, Stream};
-
-/// What travels.
-pub(super) enum Item {
-    Bytes(Data),
-    /// No more will come.
-    End,
-    /// The far end is gone.
-    Reset,
-}
+use super::side::{Item, Side};
+use crate::runtime::{Buf, Data, Stream};
 
 /// Two sides and what is under way to each.
 pub(super) struct Connection {
     pub(super) sides: [Side; 2],
     /// Nothing arrives any more, for ever: it was cut, or stalls.
     pub(super) severed: Cell<bool>,
-}
-
-/// One side: who it is, what comes to it, and how it ended.
-pub(super) struct Side {
-    pub(super) host: SimHost,
-    flying: RefCell<VecDeque<Item>>,
-    arrived: RefCell<VecDeque<Data>>,
-    /// Bytes of both, and those read whose sender can't know yet.
-    bytes: Cell<usize>,
-    unconfirmed: Cell<usize>,
-    /// When the last of what flies is due.
-    due: Cell<Duration>,
-    /// Deliveries that found the way blocked.
-    held: Cell<usize>,
-    /// Its own shutdown.
-    closed: Cell<bool>,
-    /// The far end's shutdown has arrived.
-    ended: Cell<bool>,
-    reset: Cell<bool>,
-    changed: Signal,
-}
-
-impl Side {
-    fn new(host: SimHost) -> Self {
-        Self {
-            host,
-            flying: RefCell::default(),
-            arrived: RefCell::default(),
-            bytes: Cell::new(0),
-            unconfirmed: Cell::new(0),
-            due: Cell::new(Duration::ZERO),
-            held: Cell::new(0),
-            closed: Cell::new(false),
-            ended: Cell::new(false),
-            reset: Cell::new(false),
-            changed: Signal::new(),
-        }
-    }
-
-    /// Learns that the connection is gone; what had arrived may be gone too.
-    pub(super) fn break_off(&self) {
-        if self.host.world().network.random.one_in(2) {
-            self.arrived.borrow_mut().clear();
-        }
-        self.reset.set(true);
-        self.changed.notify();
-    }
-
-    /// Takes up to `out.len()` bytes that have arrived, often fewer.
-    fn take(&self, out: &mut [u8]) -> usize {
-        let random = &self.host.world().network.random;
-        let mut arrived = self.arrived.borrow_mut();
-        let there: usize = arrived.iter().map(|d| d.len()).sum();
-        let most = there.min(out.len());
-        let n = if random.one_in(4) { (1 + random.index(most)).min(most) } else { most };
-        let mut filled = 0;
-        while filled < n
-            && let Some(piece) = arrived.pop_front()
-        {
-            let count = piece.len().min(n - filled);
-            if let Some(out) = out.get_mut(filled..filled + count) {
-                out.copy_from_slice(&piece.slice(0..count));
-            }
-            if count < piece.len() {
-                arrived.push_front(piece.slice(count..piece.len()));
-            }
-            filled += count;
-        }
-        filled
-    }
 }
 
 impl Connection {
@@ -249,13 +169,14 @@ impl Connection {
         Ok(())
     }
 
-    fn close(self: &Rc<Self>, mine: usize) {
+    /// `dropped`: nobody will ever read here again; after a mere shutdown somebody might have.
+    fn close(self: &Rc<Self>, mine: usize, dropped: bool) {
         let side = &self.sides[mine];
         if side.host.is_dead() || side.closed.replace(true) {
             return;
         }
         // A kernel that closes a stream with something unread resets it.
-        let unread = !side.arrived.borrow().is_empty();
+        let unread = dropped && !side.arrived.borrow().is_empty();
         side.arrived.borrow_mut().clear();
         if !side.reset.get() {
             self.push(1 - mine, if unread { Item::Reset } else { Item::End });
@@ -275,7 +196,7 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.connection.close(self.side);
+        self.connection.close(self.side, true);
     }
 }
 
@@ -306,6 +227,6 @@ impl Stream for SimStream {
     }
 
     fn shutdown(&self) {
-        self.0.connection.close(self.0.side);
+        self.0.connection.close(self.0.side, false);
     }
 }

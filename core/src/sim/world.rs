@@ -77,7 +77,7 @@ impl World {
             trace: Trace::new(),
             steps: Cell::new(0),
             step_limit: Cell::new(200_000_000),
-            time_limit: Cell::new(Duration::from_secs(3600)),
+            time_limit: Cell::new(Duration::from_hours(1)),
         }
     }
 
@@ -135,19 +135,23 @@ impl World {
 
     pub(super) fn step(&self, main_ready: bool) -> Step {
         self.steps.set(self.steps.get() + 1);
-        let ready = self.runnable();
-        let choices = ready.len() + usize::from(main_ready);
+        let paused = self.nodes.borrow().iter().any(|n| n.paused.get());
+        let runnable = if paused { self.runnable() } else { Vec::new() };
+        let ready = if paused { runnable.len() } else { self.tasks.ready_len() };
+        let choices = ready + usize::from(main_ready);
         let next = self.events.next_at();
         let hurry = next.is_some_and(|at| at <= self.now.get() + SLOW_PROCESSOR);
         if choices > 0 && !(hurry && self.schedule.one_in(8)) {
-            let Some(n) = ready.get(self.schedule.index(choices)) else {
+            let pick = self.schedule.index(choices);
+            if pick == ready {
                 self.note(WORLD, "run", "main", 0);
                 return Step::Main;
-            };
-            if let Some((tag, name)) = self.tasks.ready_at(*n) {
+            }
+            let n = if paused { runnable.get(pick).copied().unwrap_or(0) } else { pick };
+            if let Some((tag, name)) = self.tasks.ready_at(n) {
                 self.note(tag, "run", name, 0);
             }
-            self.tasks.poll_nth(*n);
+            self.tasks.poll_nth(n);
             self.bury();
             return Step::Did;
         }
@@ -158,7 +162,10 @@ impl World {
                 self.note(tag, "timer", "", 0);
                 waker.wake();
             }
-            Event::Act(action) => action(Fate::Happens),
+            Event::Act(action) => {
+                self.note(tag, "event", "", 0);
+                action(Fate::Happens);
+            }
         }
         self.bury();
         Step::Did
@@ -167,9 +174,6 @@ impl World {
     /// The places in the ready queue of what may run: not the tasks of a paused node.
     fn runnable(&self) -> Vec<usize> {
         let all = 0..self.tasks.ready_len();
-        if !self.nodes.borrow().iter().any(|n| n.paused.get()) {
-            return all.collect();
-        }
         let paused = |n: &usize| {
             let owner = self.tasks.ready_at(*n).and_then(|(tag, _)| self.owner(tag));
             owner.is_some_and(|node| node.paused.get())
@@ -204,6 +208,7 @@ impl World {
             }
         }
         if fate == Fate::PowerCut {
+            node.power_cuts.set(node.power_cuts.get() + 1);
             let directories: Vec<_> = node.directories.borrow().values().cloned().collect();
             for directory in directories {
                 directory.power_cut(&self.disks, self.keep.get());

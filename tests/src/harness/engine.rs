@@ -23,7 +23,7 @@ use super::tools;
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a state that must come may take.
-const STATE_LIMIT: Duration = Duration::from_mins(1);
+const STATE_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often a state is asked for while waiting for it.
 const POLL: Duration = Duration::from_millis(1);
@@ -118,6 +118,11 @@ impl Engine {
     /// Makes a replica.
     pub fn create_replica(&self, replica: &Member) -> Result<()> {
         self.call(self.client.create_replica(replica)).map(drop)
+    }
+
+    /// Deletes a replica.
+    pub fn delete_replica(&self, volume: &VolumeId) -> Result<()> {
+        self.call(self.client.delete_replica(volume))
     }
 
     /// Begins a role in a group.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use understudy_core::engine::api::{
     ByteLen, ExportKind, Failover, Generation, GroupId, LinkState, Member, Policy, Role, Stage,
     Start, VolumeId,
@@ -128,8 +128,13 @@ impl Engines {
                 && status.frames_sent == status.frames_acknowledged
         })?;
         let sent = sent.frames_sent;
-        self.secondary
-            .wait_for(&self.group, "every frame applied", |status| status.frames_applied >= sent)?;
+        let applied = self
+            .secondary
+            .wait_for(&self.group, "every frame applied", |status| status.frames_applied >= sent);
+        applied.with_context(|| {
+            let now = self.primary.group(&self.group);
+            format!("the primary had {sent} frames acknowledged and is {now:#?}")
+        })?;
         Ok(())
     }
 

@@ -13,6 +13,9 @@ use crate::units::GroupId;
 /// No hello is longer: 64 volumes with the longest names.
 const HELLO_MAX: usize = 16 << 10;
 
+/// How soon to look again where the socket can't say that there is more.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// The group that a primary's hello names, within `limit`; the bytes stay in the socket.
 pub(super) async fn hello(socket: &Socket, limit: Duration) -> io::Result<GroupId> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no hello within {limit:?}"));
@@ -21,19 +24,27 @@ pub(super) async fn hello(socket: &Socket, limit: Duration) -> io::Result<GroupI
 
 async fn read(socket: &Socket) -> io::Result<GroupId> {
     let mut bytes = vec![0; HEADER_LEN + HELLO_MAX];
+    let mut seen = 0;
     loop {
         socket.readable().await?;
+        let before = seen;
         let looked = socket.try_io(|fd| {
             let (n, _) =
                 rustix::net::recv(fd, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            seen = n;
             // "Would block" until more has come: then the socket is readable again.
             group_in(bytes.get(..n).unwrap_or_default())?
                 .ok_or_else(|| io::ErrorKind::WouldBlock.into())
         });
         match looked {
+            // Ready, and yet no more than before: the far end has ended its half of the stream, and
+            // a look doesn't show that. The limit decides.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && seen == before => {
+                tokio::time::sleep(AGAIN).await;
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,
         }
@@ -118,8 +129,14 @@ mod tests {
         let (near, far) = pair();
         drop(near);
         assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        let (mut near, far) = pair();
-        near.write_all(&frame()[..50]).unwrap();
-        assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Half a hello, and no more to come or perhaps: neither spins.
+        for ends in [false, true] {
+            let (mut near, far) = pair();
+            near.write_all(&frame()[..50]).unwrap();
+            if ends {
+                near.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            assert_eq!(hello(&far, limit).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
     }
 }

@@ -19,6 +19,19 @@ pub(crate) struct Pair {
     pub(crate) secondary: Group<SimHost>,
 }
 
+/// Runs a scenario in a few worlds: `UNDERSTUDY_SEED`, if that is set, decides the first.
+pub(crate) fn run<F: Future<Output = ()>>(scenario: impl Fn(Sim) -> F) {
+    let first = Sim::seed_or(5);
+    for seed in first..first + SEEDS {
+        let sim = Sim::new(seed);
+        let s = sim.clone();
+        sim.block_on(scenario(s));
+    }
+}
+
+/// In how many worlds each scenario runs.
+const SEEDS: u64 = 4;
+
 pub(crate) fn policy() -> Policy {
     Policy { checkpoint_interval: Duration::ZERO, undo_limit: 16 << 20, ..Policy::default() }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::{Copy, Keep, Sim, When};
+use super::super::{Held, Keep, Sim, When};
 use super::{all, small_disk};
 use crate::disk::{Dir as _, Disk as _, ErrorKind, Space};
 use crate::runtime::{Buf, Data, Env as _};
@@ -25,8 +25,8 @@ fn flushed_data_survives_and_unflushed_data_is_kept_lost_torn_and_reordered() {
         });
         sim.crash("a");
         let host = sim.node("a");
-        let content = host.snapshot_content("d/f", Copy::Durable).unwrap();
-        assert_eq!(content, host.snapshot_content("d/f", Copy::Volatile).unwrap());
+        let content = host.snapshot_content("d/f", Held::Durable).unwrap();
+        assert_eq!(content, host.snapshot_content("d/f", Held::Volatile).unwrap());
         assert_eq!(content[..4096], [9; 4096], "seed {seed}");
         let counts: Vec<_> = (1..4_usize)
             .map(|i| content[4096 * i..][..4096].iter().filter(|b| **b != 0).count())
@@ -53,7 +53,7 @@ fn a_flush_does_not_cover_what_was_written_after_its_call() {
             flush.await.unwrap();
         });
         sim.crash("a");
-        let content = sim.node("a").snapshot_content("d/f", Copy::Durable).unwrap();
+        let content = sim.node("a").snapshot_content("d/f", Held::Durable).unwrap();
         assert_eq!(content[0], 1);
         content[512] == 0
     });
@@ -70,7 +70,7 @@ fn keep_all_and_keep_nothing_do_as_they_say() {
             disk.write(ByteOffset(0), Data::copy_of(&[1; 4096])).await.unwrap();
         });
         sim.crash("a");
-        let content = sim.node("a").snapshot_content("d/f", Copy::Durable).unwrap();
+        let content = sim.node("a").snapshot_content("d/f", Held::Durable).unwrap();
         assert_eq!(content[..4096], [expected; 4096]);
     }
 }
@@ -86,7 +86,7 @@ fn requests_in_flight_at_a_crash_take_effect_or_not() {
             drop(disk.write(ByteOffset(0), Data::copy_of(&[1; 1024])));
         });
         sim.crash("a");
-        let content = sim.node("a").snapshot_content("d/f", Copy::Durable).unwrap();
+        let content = sim.node("a").snapshot_content("d/f", Held::Durable).unwrap();
         seen.insert((content[0], content[512]));
     }
     assert_eq!(seen.len(), 4, "{seen:?}");
@@ -104,19 +104,36 @@ fn a_kill_keeps_completed_writes_in_memory_until_the_power_fails() {
             drop(disk.write(ByteOffset(8192), Data::copy_of(&[2; 512])));
             sim.kill("a");
             let host = sim.node("a");
-            let before = host.peek("d/f", ByteRange::new(8192, 8193), Copy::Volatile).unwrap();
+            let before = host.peek("d/f", ByteRange::new(8192, 8193), Held::Volatile).unwrap();
             // Whoever opens it finds nothing in flight any more.
             let disk = host.dir("d").open("f").await.unwrap().unwrap();
-            let after = disk.peek(ByteRange::new(8192, 8193), Copy::Volatile);
+            let after = disk.peek(ByteRange::new(8192, 8193), Held::Volatile);
             late += usize::from(before != after);
             sim.pause(Duration::from_secs(1)).await;
-            assert_eq!(after, disk.peek(ByteRange::new(8192, 8193), Copy::Volatile));
-            assert_eq!(disk.peek(ByteRange::new(0, 4096), Copy::Volatile), [1; 4096]);
+            assert_eq!(after, disk.peek(ByteRange::new(8192, 8193), Held::Volatile));
+            assert_eq!(disk.peek(ByteRange::new(0, 4096), Held::Volatile), [1; 4096]);
         });
         sim.crash("a");
-        assert_eq!(sim.node("a").snapshot_content("d/f", Copy::Volatile).unwrap(), [0; 65536]);
+        assert_eq!(sim.node("a").snapshot_content("d/f", Held::Volatile).unwrap(), vec![0; 65536]);
     }
     assert!(late > 5, "{late}");
+}
+
+#[test]
+fn what_a_kill_left_in_flight_ends_with_the_power() {
+    for seed in 0..100 {
+        let sim = Sim::new(seed);
+        sim.set_keep(Keep::Nothing);
+        sim.block_on(async {
+            let (_, disk) = small_disk(&sim).await;
+            drop(disk.write(ByteOffset(0), Data::copy_of(&[2; 512])));
+            sim.kill("a");
+            sim.crash("a");
+            let disk = sim.node("a").dir("d").open("f").await.unwrap().unwrap();
+            sim.pause(Duration::from_secs(1)).await;
+            assert_eq!(disk.peek(ByteRange::new(0, 512), Held::Volatile), [0; 512]);
+        });
+    }
 }
 
 #[test]
@@ -167,7 +184,7 @@ fn changes_of_a_directory_are_durable_when_they_return_and_undetermined_before()
             sim.node("a").dir("d").list().await.unwrap()
         });
         assert_eq!(names[0], "kept");
-        let len = sim.node("a").snapshot_content("d/maybe", Copy::Durable).map(|c| c.len());
+        let len = sim.node("a").snapshot_content("d/maybe", Held::Durable).map(|c| c.len());
         seen.insert(len.map_or(0, |len| if len < 8192 { 1 } else { 2 }));
     }
     assert_eq!(seen.len(), 3);
@@ -205,8 +222,8 @@ fn every_sync_point_can_be_the_last() {
             let host = sim.node("a");
             let done = point + u64::from(when == When::After);
             let (f, g) = (
-                host.snapshot_content("d/f", Copy::Durable),
-                host.snapshot_content("d/g", Copy::Durable),
+                host.snapshot_content("d/f", Held::Durable),
+                host.snapshot_content("d/g", Held::Durable),
             );
             assert_eq!((f.is_some(), g.is_some()), ((1..5).contains(&done), done == 5));
             if let Some(content) = f.or(g) {
@@ -223,7 +240,7 @@ fn rot_is_durable() {
         let (host, disk) = small_disk(&sim).await;
         assert!(host.poke("d/f", 4095, b"xy"));
         assert!(!host.poke("d/none", 0, b"x"));
-        assert_eq!(disk.peek(all(), Copy::Durable)[4095..4097], *b"xy");
+        assert_eq!(disk.peek(all(), Held::Durable)[4095..4097], *b"xy");
         let error = host.dir("d").open("f").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked);
     });

@@ -1,6 +1,6 @@
 //! Requests of disks and directories.
 
-use super::super::{Copy, Failure, Operation, Sim};
+use super::super::{Failure, Held, Operation, Sim};
 use super::{all, small_disk};
 use crate::disk::{Dir as _, Disk as _, ErrorKind, Space};
 use crate::runtime::{Buf, Data};
@@ -26,9 +26,9 @@ fn a_write_is_read_back_and_zeroes_deallocate_only_when_punched() {
             (ByteRange::new(12288, 65536), false),
         ];
         assert_eq!(disk.allocation(all()).await.unwrap(), expected);
-        assert_eq!(disk.peek(ByteRange::new(0, 8192), Copy::Volatile), vec![0; 8192]);
-        assert_eq!(disk.peek(ByteRange::new(9000, 9001), Copy::Volatile), [7]);
-        assert_eq!(disk.snapshot_content(Copy::Durable), vec![0; 65536]);
+        assert_eq!(disk.peek(ByteRange::new(0, 8192), Held::Volatile), vec![0; 8192]);
+        assert_eq!(disk.peek(ByteRange::new(9000, 9001), Held::Volatile), [7]);
+        assert_eq!(disk.snapshot_content(Held::Durable), vec![0; 65536]);
     });
 }
 
@@ -43,9 +43,9 @@ fn overlapping_writes_in_flight_take_effect_in_either_order_and_sometimes_in_hal
             let second = disk.write(ByteOffset(0), Data::copy_of(&[2; 4096]));
             first.await.unwrap();
             second.await.unwrap();
-            disk.peek(ByteRange::new(0, 4096), Copy::Volatile)
+            disk.peek(ByteRange::new(0, 4096), Held::Volatile)
         });
-        let ones = content.iter().filter(|b| **b == 1).count();
+        let ones = content.iter().copied().map(usize::from).filter(|b| *b == 1).sum::<usize>();
         assert!(content.iter().all(|b| *b == 1 || *b == 2));
         seen[if ones == 4096 { 0 } else { 1 + usize::from(ones > 0) }] += 1;
     }
@@ -131,8 +131,8 @@ fn a_failed_flush_poisons_until_the_file_is_opened_anew_and_what_it_covered_may_
             drop(disk);
             let disk = host.dir("d").open("f").await.unwrap().unwrap();
             disk.flush().await.unwrap();
-            let durable = disk.peek(ByteRange::new(0, 1), Copy::Durable)[0];
-            let volatile = disk.peek(ByteRange::new(0, 1), Copy::Volatile)[0];
+            let durable = disk.peek(ByteRange::new(0, 1), Held::Durable)[0];
+            let volatile = disk.peek(ByteRange::new(0, 1), Held::Volatile)[0];
             *if durable == 1 {
                 &mut kept
             } else if volatile == 1 {

@@ -1,0 +1,217 @@
+//! What to do next: pure, from what is wanted and what is there.
+//!
+//! ```text
+//!   no group object ─► begin ─► group object ─┬─ a replica is ahead of it ──► hold
+//!                                             ├─ a failover is ordered ─────► raise the generation
+//!                                             ├─ the primary is behind it ──► promote
+//!                                             └─ else, as wished: run │ stop │ delete
+//! ```
+//!
+//! Intent comes first: the group object names a replica before that replica is made or started, and
+//! a generation before an engine hears of it. So whatever a killed operator has left undone follows
+//! from the group object, and repeating a step changes nothing.
+
+pub mod begin;
+pub mod delete;
+pub mod failover;
+pub mod run;
+pub mod status;
+pub mod stop;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use understudy_core::engine::api::{Address, GroupStatus, Role, Start};
+use understudy_crds::conditions::ENGINES_REACHABLE;
+use understudy_crds::replication_group::GroupSide;
+use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
+
+use crate::apply::Action;
+use crate::desired::{Desired, Refusal, Wish, engine_policy};
+use crate::engines::Call;
+use crate::observe::Observed;
+use crate::store::Group;
+
+/// How soon to look again. Checkpoints are the engines' own business; this is how late the
+/// operator notices a change at an engine.
+pub const REQUEUE: Duration = Duration::from_millis(500);
+
+/// How long a secondary may be away before a stop goes on without it. Its copy then keeps the
+/// checkpoint before; the primary has everything.
+pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
+
+/// What to do, and what to say.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// In this order; the first failure ends the pass.
+    pub actions: Vec<Action>,
+    /// What is true now, before the actions.
+    pub status: BlockReplicationStatus,
+    /// When to look again.
+    pub requeue: Duration,
+}
+
+/// What a phase decided.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Step {
+    /// What to do.
+    pub actions: Vec<Action>,
+    /// Why what is wanted can't be done.
+    pub refused: Option<Refusal>,
+    /// What is waited for.
+    pub waiting: Option<String>,
+    /// A replica is ahead of, or missing from, what the group object says: hands off.
+    pub held: Option<String>,
+    /// What became of the failover that was ordered: done or not, reason, words.
+    pub failover: Option<(bool, &'static str, String)>,
+}
+
+impl Step {
+    fn act(actions: Vec<Action>) -> Self {
+        Self { actions, ..Self::default() }
+    }
+
+    fn wait(message: impl Into<String>) -> Self {
+        Self { waiting: Some(message.into()), ..Self::default() }
+    }
+
+    fn hold(message: impl Into<String>) -> Self {
+        Self { held: Some(message.into()), ..Self::default() }
+    }
+}
+
+/// Decides. The same arguments give the same plan; a plan that was carried out gives an empty one.
+pub fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    let step = next(desired, observed, now);
+    let status = status::of(desired, observed, &step, now);
+    Plan { actions: step.actions, status, requeue: REQUEUE }
+}
+
+fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
+    let Some(group) = &observed.group else {
+        return match desired.wish {
+            Wish::Run => begin::begin(desired, observed),
+            Wish::Stop => Step::default(),
+            Wish::Delete => delete::forget(observed),
+        };
+    };
+    let case = Case { desired, observed, group, now };
+    if let Some(words) = ahead(&case) {
+        return Step::hold(words);
+    }
+    let order = failover::ordered(&case);
+    if !order.actions.is_empty() {
+        return order;
+    }
+    let promotion = failover::finish(&case);
+    let mut step = if promotion.actions.is_empty() && promotion.held.is_none() {
+        match desired.wish {
+            Wish::Run => run::run(&case),
+            Wish::Stop => stop::stop(&case),
+            Wish::Delete => delete::delete(&case),
+        }
+    } else {
+        promotion
+    };
+    step.failover = order.failover;
+    step
+}
+
+/// A replica that obeys a generation which the group object does not know: a restored store, or a
+/// group object that was lost. Never overwritten.
+fn ahead(case: &Case<'_>) -> Option<String> {
+    let ours = case.group.generation;
+    for (node, seen) in &case.observed.nodes {
+        let Some(view) = seen.engine.as_ref().ok().and_then(|e| e.group(&case.group.name)) else {
+            continue;
+        };
+        let theirs = view.generation;
+        if theirs.number > ours.number || (theirs.number == ours.number && theirs.id != ours.id) {
+            return Some(format!(
+                "the replica of {} on {node} obeys generation {theirs}, the group object says {ours}: \
+                 nothing is touched. Put the group object that names {theirs} back, or take {node} \
+                 out of the list of nodes if that replica does not count",
+                case.group.name
+            ));
+        }
+    }
+    None
+}
+
+/// Everything that a phase of an existing group looks at.
+#[derive(Clone, Copy)]
+pub struct Case<'a> {
+    /// What is wanted.
+    pub desired: &'a Desired,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// The group object.
+    pub group: &'a Group,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl<'a> Case<'a> {
+    fn primary(&self) -> &'a GroupSide {
+        &self.group.spec.primary
+    }
+
+    fn secondary(&self) -> Option<&'a GroupSide> {
+        self.group.spec.secondary.as_ref()
+    }
+
+    /// What the side's engine says of the group.
+    fn view(&self, side: &GroupSide) -> Option<&'a GroupStatus> {
+        self.observed.view(self.group, &side.node, &side.pool)
+    }
+
+    /// Whether the side's engine answers and is the one that is meant.
+    fn answers(&self, side: &GroupSide) -> bool {
+        self.observed.engine(&side.node).is_some_and(|e| e.pool.to_string() == side.pool)
+    }
+
+    /// What the primary says, if it is one under the group's generation.
+    fn primary_view(&self) -> Option<&'a GroupStatus> {
+        self.view(self.primary())
+            .filter(|v| v.role == Some(Role::Primary) && v.generation == self.group.generation)
+    }
+
+    /// Whether the engines have been unreachable for so long that a stop goes on without them.
+    fn given_up(&self) -> bool {
+        let conditions = &self.observed.status.conditions;
+        conditions.iter().any(|c| {
+            c.type_ == ENGINES_REACHABLE
+                && c.status == "False"
+                && self.now.duration_since(c.last_transition_time.0).unsigned_abs() >= ABANDON_AFTER
+        })
+    }
+
+    fn engine(node: &str, call: Call) -> Action {
+        Action::Engine { node: node.to_owned(), call }
+    }
+
+    /// Changes the group object.
+    fn put(&self, change: impl FnOnce(&mut ReplicationGroupSpec)) -> Action {
+        let mut spec = self.group.spec.clone();
+        change(&mut spec);
+        Action::PutGroup { expected: Some(self.group.version), spec: Box::new(spec) }
+    }
+
+    fn start(&self, node: &str, role: Role, peer: Option<Address>) -> Action {
+        Self::engine(
+            node,
+            Call::Start(Start {
+                group: self.group.name.clone(),
+                generation: self.group.generation,
+                role,
+                members: self.group.members.clone(),
+                peer,
+                policy: engine_policy(&self.desired.policy),
+                inbound: false,
+            }),
+        )
+    }
+}

@@ -1,0 +1,231 @@
+//! Keeps a group replicating: replicas, roles, policy, one-shot checkpoints, a new secondary.
+
+use understudy_core::engine::api::{LinkState, Role, Stage};
+use understudy_crds::conditions::accepted;
+use understudy_crds::replication_group::GroupSide;
+
+use super::{Case, Step, begin, stop};
+use crate::apply::Action;
+use crate::desired::{Refusal, engine_policy};
+use crate::engines::Call;
+
+/// The next steps towards both sides running.
+pub(super) fn run(case: &Case<'_>) -> Step {
+    let wanted = wanted(case);
+    let refused = changed(case).or_else(|| wanted.clone().err());
+    let mut step = replace_secondary(case, wanted.ok().as_deref());
+    if step.actions.is_empty() && step.held.is_none() {
+        let roles = roles(case);
+        step = Step { waiting: roles.waiting.clone().or(step.waiting), ..roles };
+    }
+    if step.actions.is_empty() && step.held.is_none() {
+        step.actions = policy(case);
+    }
+    if step.actions.is_empty() && step.held.is_none() {
+        let trigger = checkpoint(case);
+        step.waiting = step.waiting.or(trigger.waiting);
+        step.actions = trigger.actions;
+    }
+    step.refused = refused;
+    step
+}
+
+/// The node that is to hold the copy.
+fn wanted(case: &Case<'_>) -> Result<String, Refusal> {
+    let primary = &case.primary().node;
+    let before = case.group.spec.promotion.as_ref().map(|p| p.from.as_str());
+    let asked = case.desired.secondary.as_deref();
+    if before.is_none() && asked == Some(primary.as_str()) {
+        return Err(Refusal::new(
+            accepted::SECONDARY_UNKNOWN,
+            format!("{primary} is the primary: name another node in spec.secondary.node"),
+        ));
+    }
+    let node = case
+        .secondary()
+        // What there is stays, unless the manifest asks for another.
+        .filter(|_| asked.is_none())
+        .map(|s| s.node.clone())
+        .or_else(|| begin::secondary(asked, primary, before, case.observed))
+        .ok_or_else(|| begin::no_secondary(primary, case.observed))?;
+    begin::takes_links(case.observed, &node)?;
+    Ok(node)
+}
+
+/// Whether the source names other volumes than the group has.
+fn changed(case: &Case<'_>) -> Option<Refusal> {
+    let volumes = match &case.desired.volumes {
+        Ok(volumes) => volumes,
+        Err(refusal) => return Some(refusal.clone()),
+    };
+    let members = &case.group.members;
+    for wanted in volumes {
+        let member = &wanted.member;
+        match members.iter().find(|m| m.volume == member.volume) {
+            Some(known) if known.size == member.size => {}
+            Some(known) => {
+                return Some(Refusal::new(
+                    accepted::SIZE_MISMATCH,
+                    format!(
+                        "volume {} is to be {} bytes, in its group it has {}: a replicated volume \
+                         can't be resized yet; ask for the size it has",
+                        member.volume, member.size, known.size
+                    ),
+                ));
+            }
+            None => return Some(members_changed(&format!("{} is not in it", member.volume))),
+        }
+    }
+    let gone = members.iter().find(|m| !volumes.iter().any(|v| v.member.volume == m.volume))?;
+    Some(members_changed(&format!("{} is missing from the source", gone.volume)))
+}
+
+fn members_changed(what: &str) -> Refusal {
+    Refusal::new(
+        accepted::MEMBERS_CHANGED,
+        format!(
+            "the group goes on with the volumes it has: {what}. Volumes can't join or leave a group \
+             yet; put the list back, or delete this BlockReplication and ask under another name"
+        ),
+    )
+}
+
+/// Makes the group object name the node that is wanted: the old one ends with a last checkpoint.
+fn replace_secondary(case: &Case<'_>, wanted: Option<&str>) -> Step {
+    let Some(wanted) = wanted else { return Step::default() };
+    if case.secondary().is_some_and(|s| s.node == wanted) {
+        return Step::default();
+    }
+    if case.secondary().is_some() && !stop::is_solo(case) {
+        return stop::stop(case);
+    }
+    match case.observed.engine(wanted) {
+        Some(engine) => {
+            let side =
+                GroupSide { node: wanted.to_owned(), pool: engine.pool.to_string(), policy: None };
+            Step::act(vec![case.put(|spec| spec.secondary = Some(side))])
+        }
+        None => Step::wait(format!("the engine of {wanted}, which is to hold the copy, to answer")),
+    }
+}
+
+/// Both sides in their roles, the secondary first.
+fn roles(case: &Case<'_>) -> Step {
+    let (primary, generation) = (case.primary(), case.group.generation);
+    if !case.answers(primary) {
+        return Step::wait(format!("the engine of {}, the primary, to answer", primary.node));
+    }
+    // Only a replica that was never started may be made anew: an old one that is gone is a loss.
+    let mut actions = match missing(case, primary) {
+        gone if gone.is_empty() => Vec::new(),
+        made if primary.policy.is_none() && case.group.spec.promotion.is_none() => made,
+        _ => {
+            return Step::hold(format!(
+                "{}, the primary, has lost replicas of {}: give its engine its pool back, or fail over",
+                primary.node, case.group.name
+            ));
+        }
+    };
+    let serving = case.primary_view().filter(|v| v.stage != Stage::None);
+    let alone = serving.is_none_or(|v| v.link == LinkState::Solo);
+    let merging =
+        serving.is_some_and(|v| matches!(v.stage, Stage::Failover | Stage::FailoverFailed));
+    let peer = case.secondary().filter(|s| case.answers(s));
+    let link = peer.and_then(|s| case.observed.nodes.get(&s.node)?.link.clone());
+    let secondary_runs = peer.and_then(|s| case.view(s)).is_some_and(|v| {
+        v.role == Some(Role::Secondary) && v.generation == generation && v.stage == Stage::Running
+    });
+    if let (Some(side), Some(link)) = (peer, link)
+        && !merging
+    {
+        if !alone && secondary_runs {
+            return Step::act(actions);
+        }
+        // The primary's start with a peer begins anew, so the secondary is started anew before it.
+        actions.extend(missing(case, side));
+        actions.push(case.start(&side.node, Role::Secondary, None));
+        if alone {
+            actions.push(case.start(&primary.node, Role::Primary, Some(link)));
+            actions.push(case.put(|spec| {
+                let policy = Some(case.desired.policy.clone());
+                spec.primary.policy.clone_from(&policy);
+                if let Some(secondary) = &mut spec.secondary {
+                    secondary.policy = policy;
+                }
+            }));
+        }
+        return Step::act(actions);
+    }
+    if serving.is_none() {
+        actions.push(case.start(&primary.node, Role::Primary, None));
+        actions.push(case.put(|spec| spec.primary.policy = Some(case.desired.policy.clone())));
+    }
+    let waiting = match case.secondary() {
+        _ if merging => Some("the roll-back to be merged before a secondary can join".to_owned()),
+        Some(s) => Some(format!("the engine of {}, the secondary, to answer", s.node)),
+        None => None,
+    };
+    Step { actions, waiting, ..Step::default() }
+}
+
+/// Calls that make what the side lacks.
+fn missing(case: &Case<'_>, side: &GroupSide) -> Vec<Action> {
+    let Some(engine) = case.observed.engine(&side.node) else { return Vec::new() };
+    let lacking = case.group.members.iter().filter(|m| engine.replica(&m.volume).is_none());
+    lacking.map(|m| Case::engine(&side.node, Call::CreateReplica(m.clone()))).collect()
+}
+
+/// A policy that an engine was not given yet.
+fn policy(case: &Case<'_>) -> Vec<Action> {
+    let wanted = &case.desired.policy;
+    let behind = |side: &GroupSide| {
+        let obeys = |v: &&_| {
+            let view: &understudy_core::engine::api::GroupStatus = v;
+            view.generation == case.group.generation && view.stage != Stage::None
+        };
+        side.policy.as_ref() != Some(wanted) && case.view(side).as_ref().is_some_and(obeys)
+    };
+    let sides = [Some(case.primary()), case.secondary()];
+    let behind: Vec<_> = sides.into_iter().flatten().filter(|s| behind(s)).collect();
+    if behind.is_empty() {
+        return Vec::new();
+    }
+    let set = |side: &&GroupSide| {
+        let call = Call::SetPolicy {
+            group: case.group.name.clone(),
+            generation: case.group.generation,
+            policy: engine_policy(wanted),
+        };
+        Case::engine(&side.node, call)
+    };
+    let mut actions: Vec<_> = behind.iter().map(set).collect();
+    actions.push(case.put(|spec| {
+        for side in [Some(&mut spec.primary), spec.secondary.as_mut()].into_iter().flatten() {
+            if behind.iter().any(|b| b.node == side.node) {
+                side.policy = Some(wanted.clone());
+            }
+        }
+    }));
+    actions
+}
+
+/// A one-shot checkpoint that was asked for and is not complete.
+fn checkpoint(case: &Case<'_>) -> Step {
+    let Some(token) = &case.desired.checkpoint_trigger else { return Step::default() };
+    if case.observed.status.trigger.as_ref().is_some_and(|t| t.token == *token) {
+        return Step::default();
+    }
+    if case.primary_view().is_none_or(|v| v.link != LinkState::Running) {
+        return Step::wait(format!(
+            "checkpoints to complete again, to make the one asked for by '{token}'"
+        ));
+    }
+    Step::act(vec![Case::engine(
+        &case.primary().node,
+        Call::Checkpoint {
+            group: case.group.name.clone(),
+            generation: case.group.generation,
+            token: token.clone(),
+        },
+    )])
+}
