@@ -15,6 +15,7 @@ pub mod demo;
 pub mod harness;
 pub mod layers;
 pub mod ledger;
+pub mod model;
 pub mod qemu;
 pub mod random;
 pub mod replay;

@@ -111,7 +111,9 @@ impl Window {
             i.unapplied.borrow_mut().push_back((sequence, cost));
             i.unapplied_cost.set(i.unapplied_cost.get() + cost);
         }
-        let bytes = u64_of(len + HEADER_LEN);
+        // Signs of life and the like take no room: nobody acknowledges them by themselves, and a
+        // window that waits to be empty must not wait for them.
+        let bytes = if cost > 0 { u64_of(len + HEADER_LEN) } else { 0 };
         let was_empty = i.unsent.borrow().is_empty();
         i.unsent.borrow_mut().push_back(Queued { sequence, body, bytes });
         i.bytes.set(i.bytes.get() + bytes);

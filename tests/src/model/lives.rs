@@ -1,0 +1,247 @@
+//! Deaths, restarts, promotions: what ends an era, and what must hold then (invariants 2, 3, 9).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use understudy_core::overlay::{Role, Stage};
+use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus};
+use understudy_core::sim::SimHost;
+
+use super::plan::Death;
+use super::player::{NONE, Player, generation};
+use super::world::{NAMES, Side, spec};
+
+fn role(s: &GroupStatus) -> (Role, Stage) {
+    s.role.unwrap_or((Role::None, Stage::None))
+}
+
+impl Player {
+    pub(super) fn die(&mut self, side: usize, death: Death) {
+        if self.sides[side].host.is_dead() {
+            return;
+        }
+        match death {
+            Death::Kill => self.sim.kill(NAMES[side]),
+            Death::Crash => self.sim.crash(NAMES[side]),
+            Death::PowerCut => self.sim.power_cut(NAMES[side]),
+        }
+        self.died(side, death);
+    }
+
+    pub(super) fn died(&mut self, side: usize, death: Death) {
+        self.shared.count(|c| c.deaths += 1);
+        self.sides[side].group = None;
+        self.deaths[side] = Some(death);
+        self.frozen[side] = false;
+        if side == self.primary {
+            self.in_flight = Rc::default();
+        } else {
+            self.shared.oracle.borrow_mut().consumer_died();
+        }
+    }
+
+    /// Starts a dead node again; what it was, it is.
+    pub(super) async fn restart(&mut self, side: usize) {
+        if self.sides[side].group.is_some() {
+            return;
+        }
+        let death = self.deaths[side].take().unwrap_or(Death::Kill);
+        let shared = self.shared.clone();
+        let is_primary = side == self.primary;
+        let begin = move |first_epoch| {
+            if is_primary {
+                shared.oracle.borrow_mut().begin_era(first_epoch);
+            }
+        };
+        match Side::reopen(&self.sim, side, self.setting.sizes.len(), begin).await {
+            Ok(Some(new)) => self.sides[side] = new,
+            Ok(None) => {
+                self.deaths[side] = Some(death);
+                return;
+            }
+            Err(e) => {
+                self.shared.fail(format!("side {side} can't be opened after {death:?}: {e:?}"));
+                return;
+            }
+        }
+        self.shared.count(|c| c.restarts += 1);
+        if is_primary {
+            self.learn_base(death).await;
+        } else {
+            self.find_promotion(side);
+        }
+    }
+
+    /// The restarted primary's disks are the base of its new era.
+    async fn learn_base(&self, death: Death) {
+        let Some(all) = self.read_volumes(self.primary, ExportKind::Primary).await else {
+            let s = self.status(self.primary);
+            if !self.sides[self.primary].host.is_dead() {
+                self.shared.fail(format!("a restarted primary can't be read: {s:?}"));
+            }
+            return;
+        };
+        let mut o = self.shared.oracle.borrow_mut();
+        let old = o.era() - 1;
+        for (v, bytes) in all.iter().enumerate() {
+            let r = o.check_after_crash(old, v, bytes, death == Death::Kill);
+            self.shared.check(r.map_err(|e| format!("{death:?}: {e}")));
+        }
+        o.know_base(all);
+    }
+
+    /// A node died during its promotion: it may have been promoted.
+    fn find_promotion(&mut self, side: usize) {
+        let Some(s) = self.status(side) else { return };
+        let Some(keep) = self.promoting.take() else { return };
+        if role(&s).0 == Role::Primary && s.generation.number > self.generation.number {
+            self.promoted(side, &s, keep);
+        }
+    }
+
+    pub(super) async fn failover(&mut self, keep_active: bool) {
+        let side = self.secondary();
+        let (Some(group), true) = (self.group(side), self.paired) else { return };
+        let s = group.status();
+        if role(&s) != (Role::Secondary, Stage::Running) || self.frozen[side] {
+            return;
+        }
+        let new = generation(self.generation.number + 2);
+        let spec = FailoverSpec { replace: self.generation, new, keep_active };
+        self.promoting = Some(keep_active);
+        let asked = group.clone();
+        let result = self.call(side, async move { asked.failover(spec).await }).await;
+        self.notice();
+        let Some(result) = result else { return };
+        self.promoting = None;
+        match result {
+            Ok(_) => self.promoted(side, &group.status(), keep_active),
+            Err(e) if self.reported > 0 => {
+                self.shared.fail(format!("checkpoint {} was reported, but: {e:?}", self.reported));
+            }
+            // No checkpoint yet.
+            Err(_) => {}
+        }
+    }
+
+    fn promoted(&mut self, side: usize, s: &GroupStatus, keep_active: bool) {
+        self.shared.count(|c| c.failovers += 1);
+        let landed = s.checkpoint.epoch.0;
+        if landed < self.reported {
+            self.shared.fail(format!(
+                "failover landed on checkpoint {landed}, but {} was reported complete (invariant 3)",
+                self.reported
+            ));
+        }
+        self.generation = s.generation;
+        self.primary = side;
+        self.paired = false;
+        self.reported = NONE;
+        self.in_flight = Rc::default();
+        self.shared.consumer_life.set(self.shared.consumer_life.get() + 1);
+        self.shared.oracle.borrow_mut().promoted(s.epoch.0, landed, keep_active);
+    }
+
+    /// The old primary returns as the secondary and gets everything anew.
+    pub(super) async fn rejoin(&mut self) {
+        if self.paired {
+            return;
+        }
+        let (primary, other) = (self.primary, self.secondary());
+        self.restart(other).await;
+        if !self.await_done().await {
+            return;
+        }
+        // All of the base has to be known before checkpoints of it are looked at.
+        self.verify_primary().await;
+        let [Some(p), Some(s)] = [self.group(primary), self.group(other)] else { return };
+        if self.frozen != [false; 2] {
+            return;
+        }
+        let policy = self.setting.policy.clone();
+        self.shared.oracle.borrow_mut().new_consumer();
+        self.shared.consumer_life.set(self.shared.consumer_life.get() + 1);
+        let as_secondary = spec(Role::Secondary, primary, self.generation, &policy);
+        match self.call(other, async move { s.start(as_secondary).await }).await {
+            Some(Ok(())) => {}
+            Some(Err(e)) => return self.shared.fail(format!("the old primary can't return: {e:?}")),
+            None => return,
+        }
+        let as_primary = spec(Role::Primary, other, self.generation, &policy);
+        self.reported = NONE;
+        match self.call(primary, async move { p.start(as_primary).await }).await {
+            Some(Ok(())) => {
+                self.shared.count(|c| c.rejoins += 1);
+                self.paired = true;
+            }
+            Some(Err(e)) => self.shared.fail(format!("the promoted side takes no peer: {e:?}")),
+            // It may have been written before the death.
+            None => self.paired = true,
+        }
+    }
+
+    /// Reads all of the primary.
+    pub(super) async fn verify_primary(&self) {
+        for (v, size) in self.setting.sizes.iter().enumerate() {
+            self.read(v, understudy_core::units::ByteRange::new(0, *size));
+        }
+        self.settle().await;
+    }
+
+    /// Until the roll-back is merged; asks again when that failed.
+    pub(super) async fn await_done(&self) -> bool {
+        for _ in 0..300 {
+            let Some(group) = self.group(self.primary) else { return false };
+            match role(&group.status()).1 {
+                Stage::Done | Stage::Running => return true,
+                Stage::FailoverFailed => self.retry(&group).await,
+                Stage::None | Stage::Failover => {}
+            }
+            self.sim.pause(Duration::from_millis(10)).await;
+            if self.sides[self.primary].host.is_dead() || self.frozen[self.primary] {
+                return false;
+            }
+        }
+        let s = self.status(self.primary);
+        self.shared.fail(format!("the roll-back is never merged: {s:?}"));
+        false
+    }
+
+    async fn retry(&self, group: &understudy_core::replication::Group<SimHost>) {
+        let (g, now) = (group.clone(), self.generation);
+        let spec = FailoverSpec { replace: now, new: now, keep_active: false };
+        let r = self.call(self.primary, async move { g.failover(spec).await }).await;
+        if let Some(Err(e)) = r {
+            self.shared.fail(format!("a failed failover can't be asked for again: {e:?}"));
+        }
+    }
+
+    /// The running primary is started with its peer once more: it sends everything.
+    pub(super) async fn start_again(&mut self) {
+        let (Some(p), true) = (self.group(self.primary), self.paired) else { return };
+        if self.frozen[self.primary] {
+            return;
+        }
+        let mut policy = self.setting.policy.clone();
+        policy.window += 512;
+        let asked = spec(Role::Primary, self.secondary(), self.generation, &policy);
+        self.setting.policy = policy;
+        let r = self.call(self.primary, async move { p.start(asked).await }).await;
+        self.shared.count(|c| c.rejoins += 1);
+        if let Some(Err(e)) = r {
+            self.shared.fail(format!("a primary can't be started again: {e:?}"));
+        }
+    }
+
+    /// The view and the primary agree when nothing is written.
+    pub(super) async fn compare_sides(&self) {
+        let view = self.read_volumes(self.secondary(), ExportKind::View).await;
+        let primary = self.read_volumes(self.primary, ExportKind::Primary).await;
+        let (Some(view), Some(primary)) = (view, primary) else { return };
+        for (v, (a, b)) in primary.iter().zip(&view).enumerate() {
+            if let Some(at) = a.iter().zip(b).position(|(x, y)| x != y) {
+                self.shared.fail(format!("nothing is written, yet volume {v} differs at {at}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The filter against a plain model, in the simulator, with and without faults.
+//!
+//! ```text
+//!   seed ─► plan (world, steps) ─► player ─► two groups of product code on simulated nodes
+//!                                     │          requests in flight beside the steps
+//!                                     ▼
+//!                                  oracle   eras ─ writes in order of time
+//!                                           cuts ─ what each checkpoint must and must not hold
+//!                                           consumer ─ own writes over the view
+//! ```
+//! A failing seed is made short, and printed with the one command that plays it again.
+
+mod case;
+mod content;
+mod cut;
+mod finale;
+mod lives;
+mod many;
+mod oracle;
+mod plan;
+mod player;
+mod requests;
+mod world;
+mod writes;
+
+pub use case::{Failed, play, report, shrink};
+pub use many::{Total, judge, play_many};
+pub use plan::{Death, Kind, Mix, Op, Plan, Setting};
+pub use player::Counts;

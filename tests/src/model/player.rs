@@ -1,0 +1,343 @@
+//! Plays a plan: begins each step, lets the world go on, notes what was seen.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use understudy_core::overlay::Role;
+use understudy_core::replication::{ExportKind, Group, GroupStatus, Volume};
+use understudy_core::sim::{Failure, Operation, Sim, SimHost};
+use understudy_core::units::{ByteRange, Epoch, Generation, VolumeIndex};
+
+use super::oracle::Oracle;
+use super::plan::{Death, Op, Plan, Setting};
+use super::world::{NAMES, Side, micros, read_all, spec};
+
+/// What the steps and their requests share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What may be read.
+    pub oracle: RefCell<Oracle>,
+    /// The first thing that must not be.
+    pub violation: RefCell<Option<String>>,
+    /// A disk's error was asked for.
+    pub injected: Cell<bool>,
+    /// Which consumer writes now.
+    pub consumer_life: Cell<u64>,
+    /// What was done.
+    pub counts: Cell<Counts>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Requests that ended.
+    pub operations: u64,
+    /// Checkpoints that were looked at.
+    pub checkpoints: u64,
+    /// Failovers.
+    pub failovers: u64,
+    /// Deaths of a node.
+    pub deaths: u64,
+    /// Restarts.
+    pub restarts: u64,
+    /// Old primaries that returned.
+    pub rejoins: u64,
+    /// Cuts, stalls, partitions.
+    pub cuts: u64,
+}
+
+impl Shared {
+    /// Notes what must not be.
+    pub fn fail(&self, what: String) {
+        self.violation.borrow_mut().get_or_insert(what);
+    }
+
+    /// Notes an error.
+    pub fn check(&self, result: Result<(), String>) {
+        if let Err(e) = result {
+            self.fail(e);
+        }
+    }
+
+    /// Counts.
+    pub fn count(&self, what: impl FnOnce(&mut Counts)) {
+        let mut c = self.counts.get();
+        what(&mut c);
+        self.counts.set(c);
+    }
+}
+
+/// The player.
+#[derive(Debug)]
+pub struct Player {
+    pub(super) sim: Sim,
+    pub(super) setting: Setting,
+    pub(super) shared: Rc<Shared>,
+    pub(super) sides: [Side; 2],
+    /// Which side is the primary.
+    pub(super) primary: usize,
+    pub(super) generation: Generation,
+    /// The primary has a peer, or expects one.
+    pub(super) paired: bool,
+    /// The last checkpoint that the primary reported complete.
+    pub(super) reported: u64,
+    /// Requests of the primary's present life in flight.
+    pub(super) in_flight: Rc<Cell<usize>>,
+    /// How each side died.
+    pub(super) deaths: [Option<Death>; 2],
+    /// A failover during which its node may have died: keep the consumer's writes?
+    pub(super) promoting: Option<bool>,
+    pub(super) frozen: [bool; 2],
+    pub(super) partitioned: bool,
+}
+
+/// Generation number `n`.
+pub(super) fn generation(n: u64) -> Generation {
+    Generation { number: n, id: n }
+}
+
+impl Player {
+    /// Both sides, started, with or without content.
+    pub async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
+        let s = plan.setting.clone();
+        let text = |e: understudy_core::disk::Error| format!("at the start: {e:?}");
+        sim.set_disk_delay(micros(20)..micros(s.slowness[0]));
+        sim.set_network_delay(micros(30)..micros(s.slowness[1]));
+        sim.set_network_capacity(s.capacity);
+        let a = Side::create(sim, 0, s.alignment[0], &s.sizes).await.map_err(text)?;
+        let b = Side::create(sim, 1, s.alignment[1], &s.sizes).await.map_err(text)?;
+        let shared = Shared {
+            oracle: RefCell::new(Oracle::new(&s.sizes)),
+            violation: RefCell::default(),
+            injected: Cell::default(),
+            consumer_life: Cell::default(),
+            counts: Cell::default(),
+        };
+        let player = Self {
+            sim: sim.clone(),
+            setting: s,
+            shared: Rc::new(shared),
+            sides: [a, b],
+            primary: 0,
+            generation: generation(2),
+            paired: true,
+            reported: 0,
+            in_flight: Rc::default(),
+            deaths: [None; 2],
+            promoting: None,
+            frozen: [false; 2],
+            partitioned: false,
+        };
+        player.begin().await.map_err(text)?;
+        Ok(player)
+    }
+
+    async fn begin(&self) -> understudy_core::disk::Result<()> {
+        let [Some(a), Some(b)] = [0, 1].map(|i| self.sides[i].group.clone()) else { return Ok(()) };
+        let policy = &self.setting.policy;
+        let mut solo = spec(Role::Primary, 1, self.generation, policy);
+        solo.peer = None;
+        a.start(solo).await?;
+        if self.setting.filled {
+            for (v, size) in self.setting.sizes.iter().enumerate() {
+                self.write(v, ByteRange::new(0, *size), super::plan::Kind::Data);
+            }
+        }
+        self.settle().await;
+        b.start(spec(Role::Secondary, 0, self.generation, policy)).await?;
+        a.start(spec(Role::Primary, 1, self.generation, policy)).await
+    }
+
+    pub(super) fn secondary(&self) -> usize {
+        1 - self.primary
+    }
+
+    pub(super) fn group(&self, side: usize) -> Option<Group<SimHost>> {
+        self.sides[side].group.clone()
+    }
+
+    pub(super) fn status(&self, side: usize) -> Option<GroupStatus> {
+        self.group(side).map(|g| g.status())
+    }
+
+    /// Opens a volume of a side, if it offers that now.
+    pub(super) fn open(&self, side: usize, volume: usize, kind: ExportKind) -> Option<Volume<SimHost>> {
+        let index = VolumeIndex(u16::try_from(volume).unwrap_or(u16::MAX));
+        self.group(side)?.volume(index, kind).ok()
+    }
+
+    /// Does one step.
+    pub async fn step(&mut self, op: Op) {
+        self.notice();
+        match op {
+            Op::Write(v, range, kind) => self.write(v, range, kind),
+            Op::Flush(v) => self.flush(v),
+            Op::Read(v, range) => self.read(v, range),
+            Op::ViewWrite(v, range, kind) => self.view_write(v, range, kind),
+            Op::ViewRead(v, range) => self.view_read(v, range),
+            Op::ViewFlush(v) => self.view_flush(v),
+            Op::Checkpoint => self.checkpoint(),
+            Op::Pause(n) => self.pause(n).await,
+            Op::Settle => self.settle().await,
+            Op::Drain => self.drain().await,
+            Op::VerifyView => self.verify_view().await,
+            Op::Failover(keep) => self.failover(keep).await,
+            Op::Die(side, death) => self.die(side, death),
+            Op::DieAtSync(side, n, when) => {
+                let at = self.sim.sync_points(NAMES[side]) + n;
+                self.sim.crash_at_sync(NAMES[side], at, when);
+            }
+            Op::Restart(side) => self.restart(side).await,
+            Op::Rejoin => self.rejoin().await,
+            Op::StartAgain => self.start_again().await,
+            Op::CutLink => self.harm(|s| s.cut("a", "b")),
+            Op::StallLink => self.harm(|s| s.stall("a", "b")),
+            Op::Partition(from, direction) => {
+                self.partitioned = true;
+                self.harm(|s| s.partition(NAMES[from], NAMES[1 - from], direction));
+            }
+            Op::Heal => self.heal(),
+            Op::Slow(n) => self.sim.set_disk_delay(micros(20)..micros(n.max(21))),
+            Op::LocalError(v) => {
+                self.shared.injected.set(true);
+                let path = format!("volumes/v{v}/disk");
+                self.sides[self.primary].host.inject(&path, Operation::Write, Failure::Nth(0));
+            }
+            Op::Freeze(side) => {
+                self.frozen[side] = true;
+                self.sim.pause_node(NAMES[side]);
+            }
+            Op::Thaw(side) => self.thaw(side),
+        }
+        self.notice();
+    }
+
+    /// What was done so far, or what must not be.
+    pub fn verdict(&self) -> Result<Counts, String> {
+        match &*self.shared.violation.borrow() {
+            None => Ok(self.shared.counts.get()),
+            Some(v) => Err(v.clone()),
+        }
+    }
+
+    fn harm(&self, how: impl FnOnce(&Sim)) {
+        self.shared.count(|c| c.cuts += 1);
+        how(&self.sim);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.partitioned = false;
+        self.sim.heal("a", "b");
+    }
+
+    pub(super) fn thaw(&mut self, side: usize) {
+        self.frozen[side] = false;
+        self.sim.resume_node(NAMES[side]);
+    }
+
+    async fn pause(&self, n: u64) {
+        self.sim.pause(micros(n)).await;
+        let calm = self.paired && self.frozen == [false; 2];
+        if n < 7_000_000 || !self.partitioned || !calm {
+            return;
+        }
+        // Longer than any silence that is taken for life: both sides must say so (invariant 6).
+        for side in [0, 1] {
+            if self.sides[side].host.is_dead() {
+                continue;
+            }
+            if let Some(s) = self.status(side)
+                && s.link == understudy_core::replication::LinkState::Running
+            {
+                self.shared.fail(format!("partitioned for {n} us, but side {side} says it runs: {s:?}"));
+            }
+        }
+    }
+
+    /// Until all requests of the primary have ended; they never take longer than a few `max_delay`s.
+    pub(super) async fn settle(&self) {
+        let side = &self.sides[self.primary];
+        let in_flight = self.in_flight.clone();
+        for _ in 0..20_000 {
+            if in_flight.get() == 0 || side.host.is_dead() || self.frozen[self.primary] {
+                return;
+            }
+            self.sim.pause(Duration::from_millis(10)).await;
+        }
+        let s = self.status(self.primary);
+        self.shared.fail(format!("{} requests hang: {s:?}", in_flight.get()));
+    }
+
+    async fn drain(&self) {
+        for _ in 0..100 {
+            let Some(s) = self.status(self.primary) else { return };
+            if s.missing == 0 && s.window == 0 && s.frames.0 == s.frames.2 {
+                return;
+            }
+            self.sim.pause(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// What shows from outside: deaths, reported checkpoints.
+    pub(super) fn notice(&mut self) {
+        for side in [0, 1] {
+            if self.sides[side].host.is_dead() && self.sides[side].group.is_some() {
+                self.died(side, Death::Crash);
+            }
+        }
+        let mut oracle = self.shared.oracle.borrow_mut();
+        for side in [0, 1] {
+            let Some(s) = self.status(side).filter(|s| s.generation == self.generation) else { continue };
+            let n = s.checkpoint.epoch.0;
+            let is_primary = s.role.is_some_and(|(r, _)| r == Role::Primary);
+            if n > 0 && self.paired {
+                let now = oracle.tick();
+                oracle.cut(n).1.before(now);
+                if is_primary {
+                    self.reported = self.reported.max(n);
+                }
+            }
+        }
+    }
+
+    /// `future`, as a task of a side; `None` if that dies first or it takes a virtual minute.
+    pub(super) async fn call<T: 'static>(
+        &self,
+        side: usize,
+        future: impl Future<Output = T> + 'static,
+    ) -> Option<T> {
+        let host = &self.sides[side].host;
+        let died = self.sim.died(NAMES[side]);
+        let limit = Box::pin(self.sim.pause(Duration::from_secs(90)));
+        let call = Box::pin(host.call("model call", future));
+        if host.is_dead() {
+            return None;
+        }
+        match select(call, select(Box::pin(died), limit)).await {
+            Either::Left((output, _)) => output,
+            Either::Right((Either::Left(_), _)) => None,
+            Either::Right((Either::Right(_), _)) => {
+                if !self.frozen.iter().any(|f| *f) {
+                    self.shared.fail(format!("an operation of side {side} hangs"));
+                }
+                None
+            }
+        }
+    }
+
+    /// All volumes of a side, as far as they can be read.
+    pub(super) async fn read_volumes(&self, side: usize, kind: ExportKind) -> Option<Vec<Vec<u8>>> {
+        let mut all = Vec::new();
+        for v in 0..self.setting.sizes.len() {
+            let volume = self.open(side, v, kind)?;
+            all.push(self.call(side, async move { read_all(&volume).await }).await?.ok()?);
+        }
+        Some(all)
+    }
+}
+
+/// No checkpoint.
+pub(super) const NONE: u64 = Epoch::NONE.0;
