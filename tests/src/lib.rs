@@ -11,6 +11,7 @@
 //!
 //! The NBD client here is blocking and shares no code with the product's: it is the second opinion.
 
+pub mod bench;
 pub mod demo;
 pub mod harness;
 pub mod layers;
