@@ -55,11 +55,10 @@ pub(super) async fn recover<D: Disk>(disk: D, freed: Epoch) -> Result<Option<Und
         no_log_is_lost(&disk, freed).await?;
         return Ok(None);
     };
-    // A freed log may be what a torn first batch of its successor has left.
-    if last.epoch > freed
-        && let Some(later) = later_batch(&disk, at, last.uuid).await?
+    if let Some(later) = later_batch(&disk, at, last.uuid).await?
         && later.known > last.sequence
     {
+        // A freed log may be what a torn first batch of its successor has left.
         if last.epoch.max(later.epoch) <= freed {
             return Ok(None);
         }

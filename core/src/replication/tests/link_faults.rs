@@ -34,7 +34,7 @@ async fn timed_fill(sim: &Sim, disk: &impl Disk, range: ByteRange, byte: u8) -> 
     for part in range.pieces(16 << 10) {
         let began = sim.elapsed();
         fill(disk, part, byte).await.unwrap();
-        slowest = slowest.max(sim.elapsed() - began);
+        slowest = slowest.max(sim.elapsed().saturating_sub(began));
     }
     slowest
 }

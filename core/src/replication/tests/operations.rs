@@ -182,6 +182,29 @@ fn a_stop_leaves_both_sides_at_a_last_checkpoint_and_the_primary_solo() {
 }
 
 #[test]
+fn writes_go_on_during_a_stop_and_the_copy_holds_a_prefix_of_them() {
+    run(|sim| async move {
+        let pair = started(&sim).await;
+        let p = pair.volume(Primary);
+        let writes = async {
+            for i in 0..200 {
+                fill(&p, at(i * 4096, 4096), 0x22).await.unwrap();
+            }
+        };
+        let stop = async {
+            sim.pause(Duration::from_millis(3 + sim.seed() % 40)).await;
+            pair.primary.stop(G1, false).await.unwrap();
+        };
+        futures::join!(writes, stop);
+        assert_eq!(pair.primary.status().link, LinkState::Solo);
+        pair.failover(false).await.unwrap();
+        let runs = pattern(&pair.promoted(), ALL).await;
+        let is_prefix = matches!(runs[..], [(0x11, _)] | [(0x22, _), (0x11, _)]);
+        assert!(is_prefix && runs[0].1 % 4096 == 0, "{runs:?}");
+    });
+}
+
+#[test]
 fn a_stop_without_the_link_fails_and_abandoning_the_peer_does_not() {
     run(|sim| async move {
         let mut pair = started(&sim).await;

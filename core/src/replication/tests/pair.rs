@@ -108,7 +108,7 @@ impl Pair {
     /// Waits until something holds, at most a virtual minute.
     pub(crate) async fn wait_for(&self, holds: impl Fn(&Self) -> bool) {
         let host = self.sim.node("a");
-        let limit = host.now().after(Duration::from_secs(60));
+        let limit = host.now().after(Duration::from_mins(1));
         while !holds(self) {
             assert!(
                 host.now() < limit,
