@@ -1,5 +1,7 @@
 //! Engines and a store in memory, for tests: the engine API's rules, no data.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,11 +11,11 @@ use understudy_core::engine::api::{
 };
 use understudy_core::engine::client::ClientError;
 use understudy_core::units::ByteLen;
-use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
+use understudy_crds::BlockReplicationStatus;
 
 use crate::desired::ObjectName;
 use crate::engines::{Call, Engines};
-use crate::store::{Group, Store, StoreError};
+use crate::store::Group;
 
 /// A group as one engine keeps it.
 #[derive(Clone, Debug)]
@@ -301,61 +303,5 @@ impl Machine {
         };
         self.groups.insert(start.group.clone(), held);
         Ok(None)
-    }
-}
-
-impl Store for World {
-    async fn group(&self, name: &GroupId) -> Result<Option<Group>, StoreError> {
-        Ok(self.groups.lock().unwrap().get(name).cloned())
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>, StoreError> {
-        Ok(self.groups.lock().unwrap().values().cloned().collect())
-    }
-
-    async fn put_group(
-        &self,
-        name: &GroupId,
-        expected: Option<u64>,
-        spec: &ReplicationGroupSpec,
-    ) -> Result<(), StoreError> {
-        if !self.effect() {
-            std::future::pending::<()>().await;
-        }
-        {
-            let mut groups = self.groups.lock().unwrap();
-            if groups.get(name).map(|g| g.version) != expected {
-                return Err(StoreError::Conflict { group: name.to_string() });
-            }
-            let version = expected.unwrap_or(0) + 1;
-            groups.insert(name.clone(), Group::parse(name.clone(), version, spec.clone())?);
-        }
-        if self.dead() {
-            std::future::pending::<()>().await;
-        }
-        Ok(())
-    }
-
-    async fn status(&self, name: &ObjectName) -> Result<BlockReplicationStatus, StoreError> {
-        Ok(self.statuses.lock().unwrap().get(name).cloned().unwrap_or_default())
-    }
-
-    async fn put_status(
-        &self,
-        name: &ObjectName,
-        status: &BlockReplicationStatus,
-    ) -> Result<(), StoreError> {
-        if !self.dead() {
-            self.statuses.lock().unwrap().insert(name.clone(), status.clone());
-        }
-        Ok(())
-    }
-
-    async fn forget_status(&self, name: &ObjectName) -> Result<(), StoreError> {
-        if !self.effect() {
-            std::future::pending::<()>().await;
-        }
-        self.statuses.lock().unwrap().remove(name);
-        Ok(())
     }
 }

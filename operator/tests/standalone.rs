@@ -1,11 +1,13 @@
 //! A directory from its files to what is wanted of the engines, and the store beside them.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail as it does")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use understudy_core::units::ByteLen;
-use understudy_crds::ReplicationGroupSpec;
 use understudy_crds::replication_group::{GroupMember, GroupSide, Owner};
+use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
 use understudy_operator::desired::{Desired, ObjectName, Wish};
 use understudy_operator::standalone::directory::Directory;
 use understudy_operator::standalone::files::Files;
@@ -203,7 +205,7 @@ async fn the_generation_of_an_object_grows_with_its_spec_over_restarts() {
         let store = Directory::open(dir.path()).unwrap();
         assert_eq!(store.note_spec(&name, one.clone()).unwrap(), 1);
         assert_eq!(store.note_spec(&name, one.clone()).unwrap(), 1);
-        store.put_status(&name, &Default::default()).await.unwrap();
+        store.put_status(&name, &BlockReplicationStatus::default()).await.unwrap();
     }
     let store = Directory::open(dir.path()).unwrap();
     assert_eq!(store.note_spec(&name, one).unwrap(), 1);

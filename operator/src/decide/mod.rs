@@ -12,6 +12,7 @@
 //! from the group object, and repeating a step changes nothing.
 
 pub mod begin;
+pub mod conditions;
 pub mod delete;
 pub mod failover;
 pub mod run;
