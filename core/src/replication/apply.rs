@@ -71,12 +71,12 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
                     &s,
                     batch,
                     &done,
-                    Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+                    &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
                 );
                 continue;
             }
             let result = barrier(&s, &batch).await;
-            finish(&s, batch, &done, result);
+            finish(&s, batch, &done, &result);
         } else {
             let mut batch = batch;
             let saved = read_old(&s, &batch).await.map(|saved| spare_equal(&s, &mut batch, saved));
@@ -84,7 +84,7 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             busy.set(true);
             let (s2, busy2) = (s.clone(), busy.clone());
             s.host.spawn("apply", async move {
-                save_and_overwrite(s2, batch, saved, done, busy2).await
+                save_and_overwrite(s2, batch, saved, done, busy2).await;
             });
         }
     }
@@ -252,21 +252,21 @@ async fn save_and_overwrite<H: Host>(
             &s,
             batch,
             &done,
-            Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+            &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
         );
         return;
     }
     if let Err(e) = saved {
         s.fail(&e);
         busy.set(false);
-        finish(&s, batch, &done, Err(e));
+        finish(&s, batch, &done, &Err(e));
         return;
     }
     // The locks are queued here, in stream order, before the next batch can do so.
     let overwrites: Vec<_> = batch.iter().map(|b| overwrite(&s, &b.item)).collect();
     busy.set(false);
     let result: Result<()> = join_all(overwrites).await.into_iter().collect();
-    finish(&s, batch, &done, result);
+    finish(&s, batch, &done, &result);
 }
 
 async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
@@ -310,8 +310,8 @@ fn overwrite<H: Host>(
 }
 
 /// A batch is applied, or was given up.
-fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, result: Result<()>) {
-    if let Err(e) = &result {
+fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, result: &Result<()>) {
+    if let Err(e) = result {
         s.fail(e);
     } else {
         done.set(true);

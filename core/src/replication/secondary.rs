@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::group::ActiveFiles;
 use super::logs::LogFiles;
 use super::store::Store;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
@@ -63,7 +64,7 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) epoch_bytes: Cell<u64>,
     pub(crate) last: Cell<super::status::Checkpoint>,
     /// Which of the two active files of each volume the current checkpoint uses, and who writes.
-    pub(crate) slots: RefCell<Vec<[(H::Disk, H::Disk); 2]>>,
+    pub(crate) slots: RefCell<ActiveFiles<H>>,
     pub(crate) consumer_writes: Cell<usize>,
     /// Consumer requests that hold a checkpoint, by the active files it uses.
     pub(crate) holders: Cell<[usize; 2]>,
