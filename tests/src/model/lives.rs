@@ -56,7 +56,8 @@ impl Player {
         match Side::reopen(&self.sim, side, self.setting.sizes.len(), begin).await {
             Ok(Some(new)) => self.sides[side] = new,
             Ok(None) => {
-                self.deaths[side] = Some(death);
+                // Whatever it died of before: its power failed while it was opened.
+                self.deaths[side] = Some(Death::Crash);
                 return;
             }
             Err(e) => {

@@ -206,6 +206,7 @@ impl Player {
                 let path = format!("volumes/v{v}/disk");
                 self.sides[self.primary].host.inject(&path, Operation::Write, Failure::Nth(0));
             }
+            Op::Freeze(side) if self.sides[side].group.is_none() => {}
             Op::Freeze(side) => {
                 self.frozen[side] = true;
                 self.sim.pause_node(NAMES[side]);
