@@ -190,7 +190,7 @@ mod tests {
     fn time_spans_need_a_unit() {
         let read = |t: &str| TimeSpan::try_from(t.to_owned()).map(|s| s.duration());
         assert_eq!(read("100ms").unwrap(), Duration::from_millis(100));
-        assert_eq!(read("2m").unwrap(), Duration::from_secs(120));
+        assert_eq!(read("2m").unwrap(), Duration::from_mins(2));
         for bad in ["1", "", "s", "1.5s", "-1s", "1d"] {
             assert!(read(bad).is_err(), "{bad}");
         }

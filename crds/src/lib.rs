@@ -13,6 +13,7 @@
 //! where no API server does it.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type and priority")]
 #![allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a function, pub and all")]
 
 pub mod block_replication;

@@ -77,7 +77,7 @@ fn schemas_are_structural_and_their_rules_compile() {
 /// What the API server demands of every node: a type, no references, no union outside the five
 /// junctors, and `additionalProperties` never beside `properties`.
 fn structural(path: &str, schema: &Value) {
-    let fields = schema.as_object().unwrap();
+    let Value::Object(fields) = schema else { panic!("{path} is no object: {schema}") };
     assert!(
         fields.contains_key("type") || fields.contains_key("x-kubernetes-int-or-string"),
         "{path} has no type: {schema}"

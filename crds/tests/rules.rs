@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use understudy_crds::strict::read;
 use understudy_crds::{BlockReplication, ReplicatedVolume, ReplicationGroup};
 
-fn replication(spec: Value) -> Result<BlockReplication, String> {
+fn replication(spec: &Value) -> Result<BlockReplication, String> {
     let object = json!({
         "apiVersion": "understudy.dev/v1alpha1",
         "kind": "BlockReplication",
@@ -21,7 +21,7 @@ fn with(change: impl Fn(&mut Value)) -> Result<BlockReplication, String> {
         "secondary": { "node": "node-b" },
     });
     change(&mut spec);
-    replication(spec)
+    replication(&spec)
 }
 
 #[test]

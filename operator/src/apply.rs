@@ -55,7 +55,7 @@ impl fmt::Display for Action {
                 Call::Stop { abandon_peer: false, .. } => {
                     write!(f, "stopping on {node} after a last checkpoint")
                 }
-                Call::Stop { .. } => write!(f, "stopping on {node} without the secondary"),
+                Call::Stop { .. } => write!(f, "stopping on {node} without the other side"),
                 Call::Failover(order) => write!(f, "promoting {node} to {}", order.new),
             },
         }

@@ -1,1 +1,307 @@
+//! Engines and a store in memory, for tests: the engine API's rules, no data.
 
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use understudy_core::engine::api::{
+    Address, EngineStatus, Epoch, Generation, GroupId, GroupStatus, LinkState, Member, Policy,
+    Refusal, ReplicaStatus, Role, Stage, Start, Uuid, VolumeId,
+};
+use understudy_core::engine::client::ClientError;
+use understudy_core::units::ByteLen;
+use understudy_crds::BlockReplicationStatus;
+
+use crate::desired::ObjectName;
+use crate::engines::{Call, Engines};
+use crate::store::Group;
+
+/// A group as one engine keeps it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) generation: Generation,
+    pub(crate) role: Role,
+    pub(crate) stage: Stage,
+    pub(crate) peer: Option<Address>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) policy: Policy,
+    pub(crate) record: u64,
+}
+
+/// One engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) up: bool,
+    pub(crate) pool: Uuid,
+    pub(crate) link: Address,
+    pub(crate) replicas: BTreeMap<VolumeId, ByteLen>,
+    pub(crate) groups: BTreeMap<GroupId, Held>,
+    /// How many checkpoints were asked for.
+    pub(crate) checkpoints: u64,
+}
+
+/// Everything outside the operator, which outlives it.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) machines: Mutex<BTreeMap<String, Machine>>,
+    pub(crate) groups: Mutex<BTreeMap<GroupId, Group>>,
+    pub(crate) statuses: Mutex<BTreeMap<ObjectName, BlockReplicationStatus>>,
+    /// How many effects the operator may still have before it is killed; `None`: any number.
+    pub(crate) fuse: Mutex<Option<usize>>,
+}
+
+impl World {
+    pub(crate) fn new(nodes: &[&str]) -> Self {
+        let world = Self::default();
+        for (number, node) in (1_u16..).zip(nodes) {
+            let machine = Machine {
+                up: true,
+                pool: Uuid(u128::from(number)),
+                link: Address::Tcp(format!("127.0.0.1:{}", 7000 + number)),
+                replicas: BTreeMap::new(),
+                groups: BTreeMap::new(),
+                checkpoints: 0,
+            };
+            world.machines().insert((*node).to_owned(), machine);
+        }
+        world
+    }
+
+    pub(crate) fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Machine>> {
+        self.machines.lock().unwrap()
+    }
+
+    /// What both replicas of a running pair come to with time: a complete checkpoint.
+    pub(crate) fn settle(&self) {
+        let mut machines = self.machines();
+        let links: BTreeMap<_, _> =
+            machines.iter().map(|(n, m)| (m.link.to_string(), n.clone())).collect();
+        let mut pairs = Vec::new();
+        for (name, machine) in machines.iter().filter(|(_, m)| m.up) {
+            for (group, held) in &machine.groups {
+                if let Some(peer) = held.peer.as_ref().and_then(|p| links.get(&p.to_string())) {
+                    pairs.push((name.clone(), peer.clone(), group.clone(), held.generation));
+                }
+            }
+        }
+        for (primary, secondary, group, generation) in pairs {
+            let other = machines.get_mut(&secondary).filter(|m| m.up);
+            let Some(other) = other.and_then(|m| m.groups.get_mut(&group)) else { continue };
+            if other.role == Role::Secondary && other.generation == generation {
+                other.record = other.record.max(1);
+                let record = other.record;
+                machines.get_mut(&primary).unwrap().groups.get_mut(&group).unwrap().record = record;
+            }
+        }
+        for machine in machines.values_mut() {
+            for held in machine.groups.values_mut().filter(|h| h.stage == Stage::Failover) {
+                held.stage = Stage::Done;
+            }
+        }
+    }
+
+    fn call(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
+        let mut machines = self.machines();
+        let machine = machines.get_mut(node).filter(|m| m.up).ok_or_else(|| gone(node))?;
+        let answer = machine.run(call);
+        if let Call::Stop { group, generation, abandon_peer: false } = call {
+            // The last frame reaches the secondary: it keeps the checkpoint and follows no more.
+            let others = machines.values_mut().filter_map(|m| m.groups.get_mut(group));
+            for held in others.filter(|h| h.generation == *generation && h.role == Role::Secondary)
+            {
+                held.stage = Stage::None;
+            }
+        }
+        answer
+    }
+
+    /// Burns the fuse: `false` when the operator is dead.
+    fn effect(&self) -> bool {
+        match &mut *self.fuse.lock().unwrap() {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    pub(crate) fn dead(&self) -> bool {
+        *self.fuse.lock().unwrap() == Some(0)
+    }
+}
+
+fn refused(refusal: Refusal, message: &str) -> ClientError {
+    ClientError::Refused { refusal, message: message.to_owned() }
+}
+
+fn gone(node: &str) -> ClientError {
+    ClientError::Unreachable {
+        address: Address::Tcp(format!("{node}:1")),
+        reason: "connection refused".to_owned(),
+    }
+}
+
+impl Engines for World {
+    async fn status(&self, node: &str) -> Result<EngineStatus, ClientError> {
+        let machines = self.machines();
+        let machine = machines.get(node).filter(|m| m.up).ok_or_else(|| gone(node))?;
+        let group = |(group, held): (&GroupId, &Held)| GroupStatus {
+            group: group.clone(),
+            generation: held.generation,
+            role: Some(held.role),
+            stage: held.stage,
+            link: match (&held.peer, held.record) {
+                (None, _) => LinkState::Solo,
+                (Some(_), 0) => LinkState::Syncing,
+                (Some(_), _) => LinkState::Running,
+            },
+            epoch: Epoch(held.record + 1),
+            record: Epoch(held.record),
+            checkpoint_cut: None,
+            checkpoint_done: None,
+            checkpoint_bytes: ByteLen(0),
+            bytes_at_risk: ByteLen(0),
+            missing: ByteLen(0),
+            window: ByteLen(0),
+            undo: ByteLen(0),
+            active: ByteLen(0),
+            commit_done: ByteLen(0),
+            commit_total: ByteLen(0),
+            frames_sent: 0,
+            frames_acknowledged: 0,
+            frames_applied: 0,
+            error: None,
+            exports: Vec::new(),
+        };
+        let replica = |(volume, size): (&VolumeId, &ByteLen)| ReplicaStatus {
+            volume: volume.clone(),
+            uuid: Uuid(1),
+            size: *size,
+            group: None,
+        };
+        Ok(EngineStatus {
+            pool: machine.pool,
+            version: "0".to_owned(),
+            groups: machine.groups.iter().map(group).collect(),
+            replicas: machine.replicas.iter().map(replica).collect(),
+        })
+    }
+
+    async fn run(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
+        if !self.effect() {
+            // The operator is dead: this call is never made and never returns.
+            std::future::pending::<()>().await;
+        }
+        let answer = self.call(node, call);
+        if self.dead() {
+            // It was made, and the operator died before it heard the answer.
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+impl Machine {
+    fn run(&mut self, call: &Call) -> Result<Option<Epoch>, ClientError> {
+        match call {
+            Call::CreateReplica(member) => {
+                let size = *self.replicas.entry(member.volume.clone()).or_insert(member.size);
+                if size != member.size {
+                    return Err(refused(Refusal::Exists, "another size"));
+                }
+                Ok(None)
+            }
+            Call::DeleteReplica(volume) => {
+                let holds = |h: &Held| h.members.iter().any(|m| m.volume == *volume);
+                if self.groups.values().any(|h| holds(h) && h.stage != Stage::None) {
+                    return Err(refused(Refusal::WrongState, "its group runs"));
+                }
+                self.replicas.remove(volume);
+                self.groups.retain(|_, h| h.members.iter().all(|m| m.volume != *volume));
+                Ok(None)
+            }
+            Call::Start(start) => self.start(start),
+            Call::SetPolicy { group, generation, policy } => {
+                self.held(group, *generation)?.policy = policy.clone();
+                Ok(None)
+            }
+            Call::Checkpoint { group, generation, .. } => {
+                self.checkpoints += 1;
+                let held = self.held(group, *generation)?;
+                held.record += 1;
+                Ok(Some(Epoch(held.record)))
+            }
+            Call::Stop { group, generation, abandon_peer } => {
+                let held = self.held(group, *generation)?;
+                if held.role == Role::Secondary {
+                    if !abandon_peer {
+                        return Err(refused(Refusal::WrongState, "stopped at its primary"));
+                    }
+                    (held.stage, held.record) = (Stage::None, 0);
+                }
+                held.peer = None;
+                Ok(None)
+            }
+            Call::Failover(order) => {
+                let held = self.groups.get_mut(&order.group);
+                let held = held.ok_or_else(|| refused(Refusal::NotFound, "no such group"))?;
+                if held.generation == order.new {
+                    return Ok(Some(Epoch(held.record)));
+                }
+                if held.generation != order.replace || held.record == 0 {
+                    return Err(refused(Refusal::WrongState, "stale, or nothing to promote"));
+                }
+                held.generation = order.new;
+                held.role = Role::Primary;
+                held.stage = Stage::Failover;
+                held.peer = None;
+                Ok(Some(Epoch(held.record)))
+            }
+        }
+    }
+
+    fn held(&mut self, group: &GroupId, generation: Generation) -> Result<&mut Held, ClientError> {
+        let held = self.groups.get_mut(group);
+        let held = held.ok_or_else(|| refused(Refusal::NotFound, "no such group"))?;
+        if held.generation != generation {
+            return Err(refused(Refusal::WrongState, "stale generation"));
+        }
+        Ok(held)
+    }
+
+    fn start(&mut self, start: &Start) -> Result<Option<Epoch>, ClientError> {
+        for member in &start.members {
+            if self.replicas.get(&member.volume) != Some(&member.size) {
+                return Err(refused(Refusal::NotFound, "no such replica"));
+            }
+        }
+        if let Some(held) = self.groups.get(&start.group) {
+            if held.generation.number > start.generation.number {
+                return Err(refused(Refusal::WrongState, "stale generation"));
+            }
+            if held.generation == start.generation && held.role != start.role {
+                return Err(refused(Refusal::Exists, "another role in this generation"));
+            }
+            if held.stage == Stage::Running && held.role == Role::Secondary {
+                if held.generation == start.generation {
+                    return Ok(None);
+                }
+                return Err(refused(Refusal::WrongState, "it runs already: stop it first"));
+            }
+        }
+        let held = Held {
+            generation: start.generation,
+            role: start.role,
+            stage: Stage::Running,
+            peer: start.peer.clone(),
+            members: start.members.clone(),
+            policy: start.policy.clone(),
+            record: 0,
+        };
+        self.groups.insert(start.group.clone(), held);
+        Ok(None)
+    }
+}

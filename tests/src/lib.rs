@@ -11,6 +11,8 @@
 //!
 //! The NBD client here is blocking and shares no code with the product's: it is the second opinion.
 
+pub mod bench;
+pub mod demo;
 pub mod harness;
 pub mod layers;
 pub mod ledger;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{qemu, replay, trace};
+use understudy_tests::{bench, demo, qemu, replay, trace};
 
 mod ledger_command;
 
@@ -19,6 +19,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the main job: disks with files survive the loss of their primary.
+    Demo(demo::Options),
+    /// Measure against a real QEMU pair, qemu-nbd and nbdkit, as ratios of interleaved rounds.
+    Bench(bench::Options),
     /// Replay a trace on two real engines; prints one line of digests a step.
     Replay(Replay),
     /// Replay a trace on a pair of real QEMU processes; prints one line of digests a step.
@@ -56,6 +60,11 @@ struct Replay {
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
+        Command::Demo(options) => {
+            let directory = demo::directory()?;
+            return demo::run(&options, directory.path());
+        }
+        Command::Bench(options) => bench::run(&options)?,
         Command::Replay(Replay { file, size }) => {
             let steps = trace::read(&file)?;
             replay::replay(&steps, size << 20, temporary()?.path(), &mut std::io::stdout())?;

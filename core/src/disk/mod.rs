@@ -105,7 +105,7 @@ pub enum Space {
 ///
 /// An open file is locked against other processes until its last clone is dropped. Names are
 /// single path components chosen by the layers above, never input. `create`, `remove` and `rename` are
-/// durable when they return.
+/// durable when they return; after a crash before that they have happened as a whole or not at all.
 pub trait Dir: Clone + 'static {
     /// What its files are.
     type Disk: Disk;

@@ -282,7 +282,9 @@ impl<D: Disk> Active<D> {
                 .collect();
             {
                 let mut dirty = inner.dirty.borrow_mut();
-                pages.iter().for_each(|page| _ = dirty.remove(page));
+                for page in &pages {
+                    dirty.remove(page);
+                }
             }
             let result = self.write_slots(&slots).await;
             if let Err(e) = result {

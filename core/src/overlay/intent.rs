@@ -265,7 +265,7 @@ impl<D: Disk> IntentLog<D> {
                     }
                     inner.wanted.clear(region);
                     inner.recent.remove(&region);
-                    inner.dirty.insert(inner.layout.block_of(region));
+                    inner.dirty.insert(Layout::block_of(region));
                 }
             }
         }
@@ -292,7 +292,7 @@ impl<D: Disk> Inner<D> {
         for region in regions {
             if !self.wanted.has(region) {
                 self.wanted.set(region);
-                self.dirty.insert(self.layout.block_of(region));
+                self.dirty.insert(Layout::block_of(region));
             }
         }
     }
@@ -345,6 +345,7 @@ impl<D: Disk> Inner<D> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn named(e: Error) -> Error {
     e.context("intent log")
 }

@@ -160,6 +160,8 @@ mod tests {
     use futures::FutureExt;
     use futures::executor::block_on;
 
+    type Waiting = Pin<Box<dyn Future<Output = RangeGuard>>>;
+
     fn range(start: u64, end: u64) -> ByteRange {
         ByteRange::new(start, end)
     }
@@ -225,32 +227,28 @@ mod tests {
     fn random_requests_never_overlap_and_keep_their_order() {
         let mut random = crate::overlay::tests::Random::from_environment("range lock");
         let lock = RangeLock::default();
-        let mut held: Vec<(u64, RangeGuard)> = Vec::new();
-        let mut waiting: Vec<(u64, ByteRange, Pin<Box<dyn Future<Output = RangeGuard>>>)> =
-            Vec::new();
-        for number in 0..4000 {
+        let mut held: Vec<RangeGuard> = Vec::new();
+        let mut waiting: Vec<(ByteRange, Waiting)> = Vec::new();
+        for _ in 0..4000 {
             if waiting.len() < 20 && random.below(2) == 0 {
                 let start = random.below(64);
                 let r = range(start, start + 1 + random.below(16));
-                waiting.push((number, r, Box::pin(lock.lock(r))));
+                waiting.push((r, Box::pin(lock.lock(r))));
             } else if !held.is_empty() && random.below(3) > 0 {
                 held.swap_remove(usize::try_from(random.below(held.len() as u64)).unwrap());
             } else if !waiting.is_empty() && random.below(6) == 0 {
                 drop(waiting.remove(usize::try_from(random.below(waiting.len() as u64)).unwrap()));
             }
             let mut still = Vec::new();
-            for (n, r, mut future) in std::mem::take(&mut waiting) {
-                let free = held.iter().all(|(_, g)| !g.range().overlaps(r))
-                    && still.iter().all(|(_, w, _): &(u64, ByteRange, _)| !w.overlaps(r));
-                match future.as_mut().now_or_never() {
-                    Some(guard) => {
-                        assert!(free, "{r:?} was granted too early");
-                        held.push((n, guard));
-                    }
-                    None => {
-                        assert!(!free, "{r:?} should have been granted");
-                        still.push((n, r, future));
-                    }
+            for (r, mut future) in std::mem::take(&mut waiting) {
+                let free = held.iter().all(|g| !g.range().overlaps(r))
+                    && still.iter().all(|(w, _): &(ByteRange, Waiting)| !w.overlaps(r));
+                if let Some(guard) = future.as_mut().now_or_never() {
+                    assert!(free, "{r:?} was granted too early");
+                    held.push(guard);
+                } else {
+                    assert!(!free, "{r:?} should have been granted");
+                    still.push((r, future));
                 }
             }
             waiting = still;

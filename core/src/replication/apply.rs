@@ -20,7 +20,7 @@ use super::record;
 use super::secondary::{Item, Secondary, Staged, bytes_of};
 use crate::disk::{Disk, Error, Host, Result};
 use crate::link::frame::Body;
-use crate::overlay::{Content, Saved};
+use crate::overlay::{Content, Saved, UndoLog};
 use crate::runtime::{Buf, Signal};
 use crate::units::{BUF_PIECE, ByteRange, CLUSTER, VolumeIndex, usize_of};
 
@@ -273,7 +273,11 @@ async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
     if saved.is_empty() {
         return Ok(());
     }
-    let log = s.log.borrow().clone();
+    // A broken log is read on and written no more; one made for a smaller limit has a successor.
+    let fits = |log: &UndoLog<H::Disk>| {
+        !log.is_broken() && (log.room_for(&saved) || log.capacity() >= s.logs.file_len())
+    };
+    let log = s.log.borrow().clone().filter(fits);
     let log = match log {
         Some(log) => log,
         None => record::open_log(s).await?,

@@ -24,6 +24,9 @@ use crate::overlay::{Role, Stage};
 use crate::runtime::{Buf, Data};
 use crate::units::{BUF_PIECE, ByteOffset, ByteRange, SECTOR, VolumeIndex, u64_of, usize_of};
 
+/// Where writes go.
+type Running<H> = (Rc<Primary<H>>, Rc<Peer<H>>);
+
 /// The forwarding leg of one volume. Clones are the same.
 pub struct ForwardingLeg<H: Host> {
     group: Group<H>,
@@ -59,7 +62,7 @@ impl<H: Host> Group<H> {
 
 impl<H: Host> ForwardingLeg<H> {
     /// Where a write goes now; an error before the start, after the stop, and without a peer.
-    fn running(&self) -> Result<(Rc<Primary<H>>, Rc<Peer<H>>)> {
+    fn running(&self) -> Result<Running<H>> {
         let is_running = {
             let s = self.group.state();
             s.role == Role::Primary && s.stage == Stage::Running

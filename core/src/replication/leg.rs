@@ -200,6 +200,17 @@ impl<E: Env> Leg<E> {
         room.then(|| drop(self.enter_window(volume, range, body(), &window)))
     }
 
+    /// How much a resync sends at once, at most `max`: what fits into its part of the window and
+    /// into what is left of the undo space.
+    pub(crate) fn resync_step(&self, max: u64) -> u64 {
+        let undo = match self.window().filter(|_| self.promotable.get()) {
+            Some(w) => self.undo_limit.get().saturating_sub(w.undo_bytes()),
+            None => u64::MAX,
+        };
+        let step = max.min(self.window.get() / 4).min(undo);
+        (step / CLUSTER * CLUSTER).max(CLUSTER)
+    }
+
     async fn await_room(&self, window: &Window, deadline: Mono, now: Mono) {
         let drained = window.drained().wait();
         let changed = self.changed.wait();

@@ -25,7 +25,7 @@ pub(crate) struct LogFiles<H: Host> {
 impl<H: Host> LogFiles<H> {
     /// How long a log file must be for `limit` bytes of saved clusters: a batch may hold a single
     /// cluster and still has a header of its own.
-    fn file_len(limit: u64) -> u64 {
+    fn len_for(limit: u64) -> u64 {
         limit.saturating_mul(2).saturating_add(16 * CLUSTER).next_multiple_of(CLUSTER)
     }
 
@@ -36,7 +36,7 @@ impl<H: Host> LogFiles<H> {
             free: RefCell::default(),
             made: Cell::new(0),
             opened: Cell::new(false),
-            len: Cell::new(Self::file_len(limit)),
+            len: Cell::new(Self::len_for(limit)),
         })
     }
 
@@ -71,7 +71,12 @@ impl<H: Host> LogFiles<H> {
 
     /// What a new file will be long enough for; smaller ones are not used again.
     pub(crate) fn set_limit(&self, limit: u64) {
-        self.len.set(Self::file_len(limit));
+        self.len.set(Self::len_for(limit));
+    }
+
+    /// The length of a new file.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.len.get()
     }
 
     /// An empty log for `epoch`, in a reused file if there is one.
@@ -114,6 +119,10 @@ impl<H: Host> LogFiles<H> {
 
     /// Takes back the file of a log that nobody reads any more.
     pub(crate) fn give_back(&self, log: &UndoLog<H::Disk>) {
+        if log.is_broken() {
+            // Its disk may be poisoned: the file is good again when it is opened anew.
+            return;
+        }
         self.free.borrow_mut().push(log.disk());
     }
 }

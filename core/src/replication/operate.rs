@@ -158,7 +158,11 @@ impl<H: Host> Group<H> {
     async fn start_secondary(&self, spec: StartSpec) -> Result<()> {
         let limit = spec.policy.undo_limit;
         self.0.logs.set_limit(limit);
-        self.end_part();
+        // Writes of a primary that ends here end first, and no new one begins before it is decided.
+        let held = match self.primary() {
+            Some((p, _)) => p.hold().await,
+            None => Vec::new(),
+        };
         if spec.inbound {
             // What is there now is the checkpoint that the writer begins from.
             for d in self.disks() {
@@ -192,6 +196,8 @@ impl<H: Host> Group<H> {
                 s.active = Some(ActiveId { id, generation: spec.generation, checkpoint: s.record });
             })
             .await?;
+        self.end_part();
+        drop(held);
         *self.0.inbound_error.borrow_mut() = None;
         self.become_secondary(false).await?;
         Ok(())

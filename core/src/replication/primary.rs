@@ -19,7 +19,7 @@ use super::local::Local;
 use super::store::Store;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::{Body, ZEROES_MAX};
-use crate::overlay::{IntentLog, Mode, Policy, RangeLock};
+use crate::overlay::{IntentLog, Mode, Policy, RangeGuard, RangeLock};
 use crate::runtime::{Buf, Data, Signal, Task};
 use crate::units::{BUF_PIECE, ByteOffset, ByteRange, Epoch, VolumeIndex, u64_of};
 
@@ -321,6 +321,13 @@ impl<H: Host> Primary<H> {
         }
         self.volume(v)?.local.flush().await?;
         self.check()
+    }
+
+    /// Waits for all writes in flight; no other begins while the guards live.
+    pub(crate) async fn hold(&self) -> Vec<RangeGuard> {
+        let all = ByteRange::new(0, u64::MAX);
+        let locks: Vec<_> = self.volumes.iter().map(|v| v.lock.lock(all)).collect();
+        futures::future::join_all(locks).await
     }
 
     /// Flushes all local disks.

@@ -36,10 +36,13 @@ impl<H: Host> Group<H> {
                 out.at_risk = peer.leg.at_risk_bytes();
                 out.missing = peer.leg.missing_bytes();
                 if peer.leg.is_undo_full() {
-                    out.error.get_or_insert_with(|| {
-                        "UndoFull: what the peer lacks does not fit into its undo logs; raise the undo limit, or start anew"
-                            .into()
-                    });
+                    // What a person has to do goes first, whatever else went wrong before.
+                    let before = out.error.take().map(|e| format!("; before that: {e}"));
+                    out.error = Some(format!(
+                        "UndoFull: what the peer lacks does not fit into its undo logs; \
+                         raise the undo limit, or start anew{}",
+                        before.unwrap_or_default()
+                    ));
                 }
                 if let Some(w) = peer.leg.window() {
                     out.window = w.bytes();

@@ -24,8 +24,10 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
         for i in 0..p.volumes.len() {
             let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
             let mut from = 0;
-            while let Some(range) =
-                peer.leg.next_missing(v, from, STEP).filter(|_| peer.leg.is_up())
+            while let Some(range) = peer
+                .leg
+                .next_missing(v, from, peer.leg.resync_step(STEP))
+                .filter(|_| peer.leg.is_up())
             {
                 match step(&p, &peer, v, range).await {
                     Ok(true) => from = range.end,

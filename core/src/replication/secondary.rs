@@ -286,6 +286,8 @@ impl<H: Host> Secondary<H> {
     /// What the open epoch's logs hold is saved.
     fn claim_logs(&self) {
         let mut claimed = self.claimed.borrow_mut();
+        // What was claimed by a batch that then failed is in no log.
+        *claimed = vec![Bitmap::new(); self.volumes.len()];
         for log in self.chain.logs() {
             for (i, bitmap) in claimed.iter_mut().enumerate() {
                 let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));

@@ -111,9 +111,9 @@ impl<H: Host> Group<H> {
         match kind {
             ExportKind::Primary => self.primary().is_some(),
             ExportKind::Inbound => s.inbound && runs && self.running_secondary().is_some(),
-            ExportKind::Secondary => self.running_secondary().is_some(),
+            ExportKind::Secondary => runs && self.running_secondary().is_some(),
             ExportKind::View => {
-                s.record != crate::units::Epoch::NONE && self.running_secondary().is_some()
+                runs && s.record != crate::units::Epoch::NONE && self.running_secondary().is_some()
             }
         }
     }

@@ -91,25 +91,17 @@ impl std::fmt::Debug for SimDir {
     }
 }
 
-/// How far a change of a directory comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Whole,
-    /// Its node died in the middle.
-    Partly,
-}
-
 impl SimDir {
     pub(super) fn new(host: &SimHost, directory: Rc<Directory>) -> Self {
         Self { host: host.clone(), directory }
     }
 
-    /// Carries out a change after a delay; at a crash before that, by seed, wholly, partly or not.
+    /// Carries out a change after a delay; at a crash before that, by seed, or not.
     fn change<T: 'static>(
         &self,
         what: &'static str,
         path: String,
-        change: impl FnOnce(&SimDir, Extent) -> Result<T> + 'static,
+        change: impl FnOnce(&SimDir) -> Result<T> + 'static,
     ) -> impl Future<Output = Result<T>> + 'static {
         let (reply, receiver) = oneshot::channel();
         if !self.host.is_dead()
@@ -119,32 +111,19 @@ impl SimDir {
             let action = move |fate: Fate| {
                 let random = &this.host.world().disks;
                 if fate == Fate::Happens {
-                    let result = change(&this, Extent::Whole);
+                    let result = change(&this);
                     if !this.host.sync_ended(point) {
                         let _ = reply.send(result);
                     }
                 } else if random.one_in(2) {
                     // Nobody is there to hear of an error.
-                    let _ = change(
-                        &this,
-                        if random.one_in(2) { Extent::Whole } else { Extent::Partly },
-                    );
+                    let _ = change(&this);
                 }
             };
             let world = self.host.world();
             world.act_after(world.next_disk_delay() * 2, self.host.tag(), Box::new(action));
         }
         answer(receiver)
-    }
-
-    /// A length that a file has when growing it to `len` was interrupted.
-    fn between(&self, from: u64, len: u64, extent: Extent) -> u64 {
-        match extent {
-            Extent::Whole => len,
-            Extent::Partly => {
-                from + self.host.world().disks.below((len - from.min(len)) / 512 + 1) * 512
-            }
-        }
     }
 }
 
@@ -159,7 +138,7 @@ impl Dir for SimDir {
     ) -> impl Future<Output = Result<SimDisk>> + 'static {
         let owned = name.to_owned();
         let path = self.directory.path(name);
-        self.change("create", path, move |dir, extent| {
+        self.change("create", path, move |dir| {
             let path = dir.directory.path(&owned);
             let node = dir.host.node();
             if let Some(kind) =
@@ -167,7 +146,7 @@ impl Dir for SimDir {
             {
                 return Err(Error::own(kind, format!("create {path}: fault injected")));
             }
-            let file = dir.directory.create(&owned, dir.between(0, len, extent), space)?;
+            let file = dir.directory.create(&owned, len, space)?;
             Ok(SimDisk::new(&dir.host, file))
         })
     }
@@ -193,15 +172,12 @@ impl Dir for SimDir {
 
     fn grow(&self, name: &str, len: u64) -> impl Future<Output = Result<()>> + 'static {
         let owned = name.to_owned();
-        self.change("grow", self.directory.path(name), move |dir, extent| {
-            let from = dir.directory.file(&owned).map_or(0, |f| f.len.get());
-            dir.directory.grow(&owned, dir.between(from, len, extent))
-        })
+        self.change("grow", self.directory.path(name), move |dir| dir.directory.grow(&owned, len))
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + 'static {
         let owned = name.to_owned();
-        self.change("remove", self.directory.path(name), move |dir, _| {
+        self.change("remove", self.directory.path(name), move |dir| {
             let removed = dir.directory.names.borrow_mut().remove(&owned);
             drop(removed);
             Ok(())
@@ -210,7 +186,7 @@ impl Dir for SimDir {
 
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = Result<()>> + 'static {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.change("rename", self.directory.path(&from), move |dir, _| {
+        self.change("rename", self.directory.path(&from), move |dir| {
             dir.directory.rename(&from, &to)
         })
     }

@@ -76,10 +76,9 @@ fn choose<'a>(desired: &'a Desired, observed: &Observed) -> Result<Choice<'a>, R
         }
     }
     let primary = primary(desired, volumes, observed)?;
-    let secondary = match secondary(desired.secondary.as_deref(), &primary, None, observed) {
-        Some(node) => node,
-        None => return Err(no_secondary(&primary, observed)),
-    };
+    let asked = desired.secondary.as_deref();
+    let secondary = secondary(asked, &primary, None, observed)
+        .ok_or_else(|| no_secondary(&primary, observed))?;
     if primary == secondary {
         return Err(Refusal::new(
             accepted::SECONDARY_UNKNOWN,

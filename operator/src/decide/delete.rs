@@ -40,7 +40,7 @@ pub(super) fn delete(case: &Case<'_>) -> Step {
         .iter()
         .filter(|m| engine.is_some_and(|e| e.replica(&m.volume).is_some()))
         .map(|m| Case::engine(&secondary.node, Call::DeleteReplica(m.volume.clone())));
-    Step::act(there.chain([leave]).collect())
+    Step::act(case.give_up(secondary).into_iter().chain(there).chain([leave]).collect())
 }
 
 /// The last step. A status that is blank was forgotten before.

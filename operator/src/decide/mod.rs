@@ -12,6 +12,7 @@
 //! from the group object, and repeating a step changes nothing.
 
 pub mod begin;
+pub mod conditions;
 pub mod delete;
 pub mod failover;
 pub mod run;
@@ -24,7 +25,7 @@ mod tests;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use understudy_core::engine::api::{Address, GroupStatus, Role, Start};
+use understudy_core::engine::api::{Address, GroupStatus, Role, Stage, Start};
 use understudy_crds::conditions::ENGINES_REACHABLE;
 use understudy_crds::replication_group::GroupSide;
 use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
@@ -186,6 +187,20 @@ impl<'a> Case<'a> {
             c.type_ == ENGINES_REACHABLE
                 && c.status == "False"
                 && self.now.duration_since(c.last_transition_time.0).unsigned_abs() >= ABANDON_AFTER
+        })
+    }
+
+    /// Makes a secondary give up what it follows. One that runs takes no start under another
+    /// generation, and is not deleted.
+    fn give_up(&self, side: &GroupSide) -> Option<Action> {
+        let view = self.view(side)?;
+        (view.role == Some(Role::Secondary) && view.stage == Stage::Running).then(|| {
+            let call = Call::Stop {
+                group: self.group.name.clone(),
+                generation: view.generation,
+                abandon_peer: true,
+            };
+            Self::engine(&side.node, call)
         })
     }
 

@@ -142,6 +142,7 @@ fn roles(case: &Case<'_>) -> Step {
             return Step::act(actions);
         }
         // The primary's start with a peer begins anew, so the secondary is started anew before it.
+        actions.extend(case.give_up(side).filter(|_| !secondary_runs));
         actions.extend(missing(case, side));
         actions.push(case.start(&side.node, Role::Secondary, None));
         if alone {

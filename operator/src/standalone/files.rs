@@ -128,7 +128,10 @@ fn read(path: &Path) -> Result<String, String> {
 fn parse(text: &str) -> Result<Vec<Value>, String> {
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
-        let value = Value::deserialize(document).map_err(|e| format!("is no YAML: {e}"))?;
+        // By way of YAML's own value, which refuses a key that is there twice.
+        let value =
+            serde_yaml::Value::deserialize(document).map_err(|e| format!("is no YAML: {e}"))?;
+        let value = serde_json::to_value(value).map_err(|e| format!("is no manifest: {e}"))?;
         if !value.is_null() {
             documents.push(value);
         }

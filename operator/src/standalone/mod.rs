@@ -30,7 +30,7 @@ use self::directory::Directory;
 use self::files::Files;
 use self::manifest::{Manifests, NodeAddress};
 use self::wanted::{Wanted, ending, wanted};
-use crate::decide::status;
+use crate::decide::conditions;
 use crate::desired::{Desired, ObjectName, Wish};
 use crate::engines::RemoteEngines;
 use crate::observe::{Nodes, now};
@@ -156,7 +156,7 @@ impl Standalone {
         for (name, refusal) in &refused {
             warn!(object = %name, reason = refusal.reason, "{}", refusal.message);
             let before = self.store.status(name).await?;
-            let status = status::refused(&before, before.observed_generation, refusal, now());
+            let status = conditions::refused(&before, before.observed_generation, refusal, now());
             self.store.put_status(name, &status).await?;
         }
         for (_, desired) in groups {
@@ -256,7 +256,7 @@ impl Standalone {
                 old.handle.abort();
                 let _ended = (&mut old.handle).await;
             }
-            work(&wish, &nodes, &*engines, &*store).await;
+            work(&wish, &nodes, &engines, &store).await;
         });
         self.tasks.insert(desired.group.clone(), Task { desired, handle });
     }

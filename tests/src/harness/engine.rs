@@ -33,6 +33,8 @@ pub struct Engine {
     name: String,
     directory: PathBuf,
     extra: Vec<String>,
+    /// Where it takes links.
+    link: Address,
     /// `None` while it is down.
     process: Option<Child>,
     runtime: tokio::runtime::Runtime,
@@ -51,6 +53,7 @@ impl Engine {
             EngineClient::lazy(&api)?
         };
         let mut engine = Self {
+            link: Address::Unix(own.join("link.sock")),
             name: name.to_owned(),
             directory: directory.to_owned(),
             extra: extra.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -71,10 +74,10 @@ impl Engine {
         self.kill();
         let address = |file: &str| format!("unix:{}", self.own(file).display());
         let mut arguments = vec!["--pool".to_owned(), self.own("pool").display().to_string()];
-        for (flag, file) in [("--api", "api.sock"), ("--nbd", "nbd.sock"), ("--link", "link.sock")]
-        {
+        for (flag, file) in [("--api", "api.sock"), ("--nbd", "nbd.sock")] {
             arguments.extend([flag.to_owned(), address(file)]);
         }
+        arguments.extend(["--link".to_owned(), self.link.to_string()]);
         arguments.extend(["--node".to_owned(), self.name.clone()]);
         arguments.extend(self.extra.iter().cloned());
         let program = tools::own("understudyd")?;
@@ -103,7 +106,14 @@ impl Engine {
 
     /// Where it takes links of primaries.
     pub fn link_address(&self) -> Address {
-        Address::Unix(self.own("link.sock"))
+        self.link.clone()
+    }
+
+    /// Takes links at a free TCP port of this machine from now on; restarts it.
+    pub fn link_by_tcp(&mut self) -> Result<()> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        self.link = Address::Tcp(format!("127.0.0.1:{port}"));
+        self.restart()
     }
 
     /// The file under a volume's disk.

@@ -27,12 +27,14 @@ pub struct EnginesOptions {
     pub policy: Policy,
     /// Further flags of both engines.
     pub flags: Vec<String>,
+    /// The link goes over TCP instead of a Unix socket.
+    pub tcp: bool,
 }
 
 impl EnginesOptions {
     /// Volumes of these sizes, filled with 0x11, checkpoints on demand.
     pub fn new(sizes: &[u64], policy: Policy) -> Self {
-        Self { sizes: sizes.to_vec(), fill: 0x11, policy, flags: Vec::new() }
+        Self { sizes: sizes.to_vec(), fill: 0x11, policy, flags: Vec::new(), tcp: false }
     }
 }
 
@@ -56,7 +58,10 @@ impl Engines {
     pub fn start(directory: &Path, options: &EnginesOptions) -> Result<Self> {
         let flags: Vec<&str> = options.flags.iter().map(String::as_str).collect();
         let primary = Engine::start("a", directory, &flags)?;
-        let secondary = Engine::start("b", directory, &flags)?;
+        let mut secondary = Engine::start("b", directory, &flags)?;
+        if options.tcp {
+            secondary.link_by_tcp()?;
+        }
         let members = options.sizes.iter().enumerate().map(|(index, size)| {
             let volume: VolumeId = format!("disk{index}").parse()?;
             Ok(Member { volume, size: ByteLen(*size) })

@@ -46,7 +46,12 @@ pub fn play(seed: u64, plan: &Plan, mix: Mix) -> Result<Counts, Failed> {
     }
 }
 
-async fn run(sim: &Sim, plan: &Plan, mix: Mix, at: &std::cell::Cell<usize>) -> Result<Counts, String> {
+async fn run(
+    sim: &Sim,
+    plan: &Plan,
+    mix: Mix,
+    at: &std::cell::Cell<usize>,
+) -> Result<Counts, String> {
     let mut player = Player::new(sim, plan).await?;
     let chance = sim.random(7);
     for (i, op) in plan.ops.iter().enumerate() {
@@ -63,7 +68,13 @@ async fn run(sim: &Sim, plan: &Plan, mix: Mix, at: &std::cell::Cell<usize>) -> R
 }
 
 /// A failing case made shorter, within a time; the places of its steps in the plan.
-pub fn shrink(seed: u64, plan: &Plan, mix: Mix, first: &Failed, time: Duration) -> (Vec<usize>, Failed) {
+pub fn shrink(
+    seed: u64,
+    plan: &Plan,
+    mix: Mix,
+    first: &Failed,
+    time: Duration,
+) -> (Vec<usize>, Failed) {
     let until = Instant::now() + time;
     let all: Vec<Op> = plan.ops.clone();
     let attempt = |keep: &[usize]| {

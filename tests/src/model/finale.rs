@@ -6,8 +6,8 @@ use understudy_core::overlay::Policy;
 use understudy_core::replication::LinkState;
 use understudy_core::sim::{Failure, Operation};
 
-use super::player::Player;
 use super::plan::Mix;
+use super::player::Player;
 use super::world::micros;
 
 impl Player {
@@ -53,7 +53,11 @@ impl Player {
         // What was armed dies now, not later.
         for side in [0, 1] {
             let beyond = u64::MAX;
-            self.sim.crash_at_sync(super::world::NAMES[side], beyond, understudy_core::sim::When::Before);
+            self.sim.crash_at_sync(
+                super::world::NAMES[side],
+                beyond,
+                understudy_core::sim::When::Before,
+            );
         }
         self.notice();
         for side in [0, 1] {
@@ -106,7 +110,8 @@ impl Player {
         for side in [0, 1] {
             let (Some(group), generation) = (self.group(side), self.generation) else { continue };
             let policy = policy.clone();
-            let r = self.call(side, async move { group.set_policy(generation, policy).await }).await;
+            let r =
+                self.call(side, async move { group.set_policy(generation, policy).await }).await;
             if let Some(Err(e)) = r {
                 self.shared.fail(format!("the limits can't be raised: {e:?}"));
             }

@@ -165,7 +165,9 @@ impl Player {
         let as_secondary = spec(Role::Secondary, primary, self.generation, &policy);
         match self.call(other, async move { s.start(as_secondary).await }).await {
             Some(Ok(())) => {}
-            Some(Err(e)) => return self.shared.fail(format!("the old primary can't return: {e:?}")),
+            Some(Err(e)) => {
+                return self.shared.fail(format!("the old primary can't return: {e:?}"));
+            }
             None => return,
         }
         let as_primary = spec(Role::Primary, other, self.generation, &policy);

@@ -111,6 +111,8 @@ pub fn judge(mix: Mix, seed: u64, count: u64) -> Result<Total, String> {
     let total = play_many(seed, count, mix, 1);
     match total.failed.first() {
         None => Ok(total),
-        Some((seed, what)) => Err(report(*seed, mix, time).unwrap_or_else(|| format!("seed {seed}: {what}"))),
+        Some((seed, what)) => {
+            Err(report(*seed, mix, time).unwrap_or_else(|| format!("seed {seed}: {what}")))
+        }
     }
 }

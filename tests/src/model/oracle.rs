@@ -127,7 +127,8 @@ impl Oracle {
             let seen = &bytes[skip..skip + usize_of(part.len())];
             let writes = &self.eras[era].writes;
             let all = |i: &usize| &writes.all[*i];
-            let hidden = |w: &Write| ids.iter().map(all).any(|o| w.precedes(o) && o.is_done_before(from));
+            let hidden =
+                |w: &Write| ids.iter().map(all).any(|o| w.precedes(o) && o.is_done_before(from));
             if ids.iter().any(|i| all(i).torn) {
                 continue;
             }
@@ -206,7 +207,13 @@ impl Oracle {
         Ok(())
     }
 
-    fn see_base(&mut self, era: usize, volume: usize, part: ByteRange, seen: &[u8]) -> Result<(), String> {
+    fn see_base(
+        &mut self,
+        era: usize,
+        volume: usize,
+        part: ByteRange,
+        seen: &[u8],
+    ) -> Result<(), String> {
         let at = usize_of(part.start)..usize_of(part.end);
         let (base, known) = &self.eras[era].base[volume];
         for (i, byte) in seen.iter().enumerate() {
@@ -255,7 +262,8 @@ impl Oracle {
     ) -> Result<(), String> {
         for (part, ids) in consumer.over(volume, range, 4096) {
             let seen = &bytes[usize_of(part.start - range.start)..usize_of(part.end - range.start)];
-            let over = |w: &&Write| w.over.0 <= checkpoint && checkpoint <= w.over.1 && w.began < to;
+            let over =
+                |w: &&Write| w.over.0 <= checkpoint && checkpoint <= w.over.1 && w.began < to;
             let own: Vec<&Write> = ids.iter().map(|i| &consumer.all[*i]).filter(over).collect();
             if own.iter().any(|w| w.torn || w.ended.is_none_or(|e| e >= from)) {
                 // In flight with the read: any mixture of old and new.
@@ -294,7 +302,9 @@ impl Oracle {
                 let older = last.map_or(cut, |(_, c)| c);
                 if let Some(w) = older.conflict(cut, &era.writes) {
                     let write = era.writes.all[w];
-                    return Err(format!("checkpoint {n} lacks write {write:?}, which an older one has"));
+                    return Err(format!(
+                        "checkpoint {n} lacks write {write:?}, which an older one has"
+                    ));
                 }
                 last = Some((n, cut));
             }
@@ -314,7 +324,9 @@ impl Oracle {
             w.durable = true;
         }
         match cut.conflict(&cut, writes) {
-            Some(i) => Err(format!("checkpoint {epoch}: write {:?} is in it and is not", writes.all[i])),
+            Some(i) => {
+                Err(format!("checkpoint {epoch}: write {:?} is in it and is not", writes.all[i]))
+            }
             None => Ok(()),
         }
     }

@@ -117,7 +117,10 @@ impl Setting {
     fn draw(r: &mut Random, mix: Mix) -> Self {
         let count = pick(r, &[1, 1, 2, 2, 3, 4]);
         let sizes: Vec<u64> = (0..count)
-            .map(|_| (r.below(120) + 8) * SECTOR * if r.chance(30) { 4 } else { 1 } + pick(r, &[0, SECTOR, 3 * SECTOR]))
+            .map(|_| {
+                (r.below(120) + 8) * SECTOR * if r.chance(30) { 4 } else { 1 }
+                    + pick(r, &[0, SECTOR, 3 * SECTOR])
+            })
             .map(|s| s.min(256 << 10))
             .collect();
         let total: u64 = sizes.iter().map(|s| s.next_multiple_of(CLUSTER)).sum();
@@ -141,10 +144,22 @@ impl Setting {
     }
 
     fn range(&self, r: &mut Random, hot: u64) -> (usize, ByteRange) {
-        let volume = usize::try_from(r.below(u64::try_from(self.sizes.len()).unwrap_or(1))).unwrap_or(0);
+        let volume =
+            usize::try_from(r.below(u64::try_from(self.sizes.len()).unwrap_or(1))).unwrap_or(0);
         let size = self.sizes[volume];
         let at = if r.chance(50) { hot % size } else { r.below(size) };
-        let (unit, most) = pick(r, &[(1, 700), (1, 9000), (SECTOR, 8), (SECTOR, 40), (CLUSTER, 1), (CLUSTER, 4), (CLUSTER, 16)]);
+        let (unit, most) = pick(
+            r,
+            &[
+                (1, 700),
+                (1, 9000),
+                (SECTOR, 8),
+                (SECTOR, 40),
+                (CLUSTER, 1),
+                (CLUSTER, 4),
+                (CLUSTER, 16),
+            ],
+        );
         let start = at / unit * unit;
         let len = (r.below(most) + 1) * unit;
         if r.chance(6) {

@@ -164,7 +164,12 @@ impl Player {
     }
 
     /// Opens a volume of a side, if it offers that now.
-    pub(super) fn open(&self, side: usize, volume: usize, kind: ExportKind) -> Option<Volume<SimHost>> {
+    pub(super) fn open(
+        &self,
+        side: usize,
+        volume: usize,
+        kind: ExportKind,
+    ) -> Option<Volume<SimHost>> {
         let index = VolumeIndex(u16::try_from(volume).unwrap_or(u16::MAX));
         self.group(side)?.volume(index, kind).ok()
     }
@@ -253,7 +258,8 @@ impl Player {
             if let Some(s) = self.status(side)
                 && s.link == understudy_core::replication::LinkState::Running
             {
-                self.shared.fail(format!("partitioned for {n} us, but side {side} says it runs: {s:?}"));
+                self.shared
+                    .fail(format!("partitioned for {n} us, but side {side} says it runs: {s:?}"));
             }
         }
     }
@@ -291,7 +297,9 @@ impl Player {
         }
         let mut oracle = self.shared.oracle.borrow_mut();
         for side in [0, 1] {
-            let Some(s) = self.status(side).filter(|s| s.generation == self.generation) else { continue };
+            let Some(s) = self.status(side).filter(|s| s.generation == self.generation) else {
+                continue;
+            };
             let n = s.checkpoint.epoch.0;
             let is_primary = s.role.is_some_and(|(r, _)| r == Role::Primary);
             if n > 0 && self.paired {

@@ -13,7 +13,12 @@ use super::player::{Player, Shared};
 use super::world::{read, read_all};
 use super::writes::Write;
 
-async fn write_to<D: Disk>(disk: &D, range: ByteRange, kind: Kind, fill: Fill) -> Result<(), Error> {
+async fn write_to<D: Disk>(
+    disk: &D,
+    range: ByteRange,
+    kind: Kind,
+    fill: Fill,
+) -> Result<(), Error> {
     match kind {
         Kind::Data => disk.write(range.offset(), Data::copy_of(fill.bytes(range))).await,
         Kind::Zero => disk.write_zeroes(range, false).await,
@@ -66,7 +71,16 @@ impl Player {
                 let began = o.tick();
                 let era = o.era();
                 let add = |range| {
-                    let write = Write { volume: v, range, fill, began, ended: None, torn: false, durable: false, over: (0, 0) };
+                    let write = Write {
+                        volume: v,
+                        range,
+                        fill,
+                        began,
+                        ended: None,
+                        torn: false,
+                        durable: false,
+                        over: (0, 0),
+                    };
                     o.eras[era].writes.add(write)
                 };
                 (era, pieces(range, kind, block).into_iter().map(add).collect::<Vec<_>>(), fill)
@@ -98,7 +112,8 @@ impl Player {
             if result.is_ok() {
                 let mut o = shared.oracle.borrow_mut();
                 let all = o.eras[era].writes.all.iter_mut();
-                all.filter(|w| w.volume == v && w.is_done_before(began)).for_each(|w| w.durable = true);
+                all.filter(|w| w.volume == v && w.is_done_before(began))
+                    .for_each(|w| w.durable = true);
             }
             unexpected(&shared, "flush", result.err());
         });
@@ -158,7 +173,16 @@ impl Player {
                 let began = o.tick();
                 let over = (from, u64::MAX);
                 let add = |range| {
-                    let write = Write { volume: v, range, fill, began, ended: None, torn: false, durable: false, over };
+                    let write = Write {
+                        volume: v,
+                        range,
+                        fill,
+                        began,
+                        ended: None,
+                        torn: false,
+                        durable: false,
+                        over,
+                    };
                     o.consumer.add(write)
                 };
                 (pieces(range, kind, CLUSTER).into_iter().map(add).collect::<Vec<_>>(), fill)
@@ -197,7 +221,8 @@ impl Player {
             if shared.consumer_life.get() == life && result.is_ok() {
                 let mut o = shared.oracle.borrow_mut();
                 let all = o.consumer.all.iter_mut();
-                all.filter(|w| w.volume == v && w.is_done_before(began)).for_each(|w| w.durable = true);
+                all.filter(|w| w.volume == v && w.is_done_before(began))
+                    .for_each(|w| w.durable = true);
             }
         });
     }

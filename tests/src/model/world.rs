@@ -8,7 +8,9 @@ use understudy_core::overlay::{Policy, Role};
 use understudy_core::replication::{Group, Replica, StartSpec, serve_link};
 use understudy_core::runtime::{Address, Buf, Env};
 use understudy_core::sim::{Sim, SimHost};
-use understudy_core::units::{ByteOffset, ByteRange, Generation, GroupId, Uuid, VolumeId, usize_of};
+use understudy_core::units::{
+    ByteOffset, ByteRange, Generation, GroupId, Uuid, VolumeId, usize_of,
+};
 
 /// The nodes' names, by side.
 pub const NAMES: [&str; 2] = ["a", "b"];
@@ -38,7 +40,8 @@ fn group_id() -> Result<GroupId> {
 
 fn parse<T: std::str::FromStr<Err = understudy_core::units::ParseError>>(text: &str) -> Result<T> {
     use understudy_core::disk::{Error, ErrorKind};
-    text.parse().map_err(|e: understudy_core::units::ParseError| Error::own(ErrorKind::Invalid, e.0))
+    text.parse()
+        .map_err(|e: understudy_core::units::ParseError| Error::own(ErrorKind::Invalid, e.0))
 }
 
 impl Side {

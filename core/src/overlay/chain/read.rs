@@ -117,7 +117,7 @@ impl<D: Disk> Point<D> {
             .filter(|(_, source)| matches!(source, Source::Disk))
             .map(|(part, _)| *part);
         if let Some(first) = from_disk.next() {
-            let span = ByteRange::new(first.start, from_disk.last().unwrap_or(first).end);
+            let span = ByteRange::new(first.start, from_disk.next_back().unwrap_or(first).end);
             if u64_of(buf.len()) == span.len() && span.is_aligned(disk.alignment()) {
                 // It is all of the request: no second buffer.
                 let (read, result) =

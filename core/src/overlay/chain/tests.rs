@@ -56,9 +56,10 @@ impl Secondary {
             if place.is_none() {
                 let mut old = content[usize_of(piece.start)..usize_of(piece.end.min(LEN))].to_vec();
                 old.resize(usize_of(piece.len()), 0);
-                let content = match old.iter().all(|b| *b == 0) {
-                    true => Content::Zero,
-                    false => Content::Data(Data::copy_of(&old)),
+                let content = if old.iter().all(|b| *b == 0) {
+                    Content::Zero
+                } else {
+                    Content::Data(Data::copy_of(&old))
                 };
                 batch.push(Saved { volume: VOLUME, range: piece, content });
             }
@@ -269,7 +270,10 @@ fn random_reads_of_any_checkpoint_at_any_interleaving_see_its_view() {
                     expected.content[usize_of(range.start)..usize_of(range.end)].fill(fill);
                 }
                 4 | 5 => {
-                    s.write(some_bytes(&mut random, 100_000), random.next().to_le_bytes()[0] & 0x7f)
+                    s.write(
+                        some_bytes(&mut random, 100_000),
+                        random.next().to_le_bytes()[0] & 0x7f,
+                    );
                 }
                 _ => {
                     let at = usize_of(random.below(u64_of(points.len())));

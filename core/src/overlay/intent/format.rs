@@ -95,7 +95,7 @@ impl Layout {
         numbers.filter_map(|v| Some((v, self.regions(v, self.whole(v))?))).collect()
     }
 
-    pub(super) fn block_of(&self, region: u64) -> u64 {
+    pub(super) fn block_of(region: u64) -> u64 {
         region / REGIONS / SECTORS
     }
 

@@ -116,6 +116,10 @@ pub struct CommitPosition {
 
 /// Everything the superblock of a group holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state of a machine"
+)]
 pub struct GroupState {
     /// The name of the group.
     pub group: GroupId,

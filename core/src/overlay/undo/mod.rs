@@ -127,9 +127,11 @@ impl<D: Disk> UndoLog<D> {
     ///
     /// `None` if there is none: never used, or no batch of it was ever whole. What follows the last
     /// whole batch is dropped as a torn tail, unless a later batch proves that it had been durable:
-    /// that is damage, [`ErrorKind::Corrupt`]. `freed` is the highest epoch whose logs may have been
-    /// recycled (the record): batches of newer epochs behind a bad *first* header prove damage, those
-    /// of older ones are only what was there before.
+    /// that is damage, [`ErrorKind::Corrupt`].
+    ///
+    /// `freed` is the highest epoch whose logs are nobody's: the record, or `u64::MAX` for who needs
+    /// no log at all. Damage to such a log is no error, and whole batches of one behind a bad first
+    /// header are only what was there before; batches of newer epochs in that place prove damage.
     ///
     /// A recycled file that got no whole batch yet still shows the log it held before: the caller
     /// knows by uuid or epoch which logs count.
@@ -166,6 +168,11 @@ impl<D: Disk> UndoLog<D> {
     /// The disk it is stored on, to be used again for another log when this one is freed.
     pub fn disk(&self) -> D {
         self.0.disk.clone()
+    }
+
+    /// Whether it refuses further batches: one was not written to its end. What it holds stays good.
+    pub fn is_broken(&self) -> bool {
+        self.0.unsure.get()
     }
 
     /// Whether a batch of these fits. One block more is kept back for an idle batch.

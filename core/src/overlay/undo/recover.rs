@@ -3,8 +3,10 @@
 //! ```text
 //!   [1 ok][2 ok][3 bad] ......... [5, knows that 4 is durable] ...     damage: 3 had been durable
 //!   [1 ok][2 ok][3 bad] ......... nothing of this log                  torn tail: 3 is dropped
+//!   [1 ok][2 ok][3 bad] ......... and epoch <= freed                   recycled: nobody's
 //!   [bad] ....................... [2 of a log of epoch > freed]        damage: that log is in use
 //!   [bad] ....................... nothing, or logs of epochs <= freed  no log
+//!   damage of any kind in a log of an epoch <= freed                   no log: it is nobody's
 //! ```
 //!
 //! A bad header does not say how long its batch is, so the rest of the file is searched in steps of
@@ -56,6 +58,10 @@ pub(super) async fn recover<D: Disk>(disk: D, freed: Epoch) -> Result<Option<Und
     if let Some(later) = later_batch(&disk, at, last.uuid).await?
         && later.known > last.sequence
     {
+        // A freed log may be what a torn first batch of its successor has left.
+        if last.epoch.max(later.epoch) <= freed {
+            return Ok(None);
+        }
         return Err(Error::own(
             ErrorKind::Corrupt,
             format!(
@@ -76,13 +82,13 @@ pub(super) async fn recover<D: Disk>(disk: D, freed: Epoch) -> Result<Option<Und
 async fn no_log_is_lost<D: Disk>(disk: &D, freed: Epoch) -> Result<()> {
     let mut at = 0;
     let uuid = match header(disk, 0).await? {
-        // A whole header whose data is torn: only more of the same log would prove damage.
-        Some((head, _)) if head.sequence == 1 => Some(head.uuid),
+        // A whole header whose data is torn: only more of the same log would prove damage. Unless
+        // that log is freed: then the torn data is its successor's, whose header never arrived.
+        Some((head, _)) if head.sequence == 1 && head.epoch > freed => Some(head.uuid),
         _ => None,
     };
     while let Some(head) = next_header(disk, at, uuid).await? {
-        let in_use = uuid.is_some() || head.epoch > freed;
-        if in_use && head.known > 0 {
+        if head.epoch > freed && head.known > 0 {
             return Err(Error::own(
                 ErrorKind::Corrupt,
                 format!(

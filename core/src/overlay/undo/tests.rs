@@ -192,6 +192,17 @@ fn a_torn_first_batch_in_recycled_space_is_no_log_but_one_of_a_log_in_use_is_dam
 }
 
 #[test]
+fn damage_to_a_log_that_is_nobodys_is_no_error() {
+    let (disk, contents, ends) = three();
+    for at in [0, ends[0] + 4096, ends[1], ends[1] + 4096] {
+        poke(&disk, at, &[!contents[3][usize_of(at)]]);
+        assert!(block_on(UndoLog::recover(disk.clone(), Epoch(2))).is_err(), "byte {at}");
+        assert!(block_on(UndoLog::recover(disk.clone(), Epoch(3))).unwrap().is_none());
+        poke(&disk, at, &contents[3][usize_of(at)..=usize_of(at)]);
+    }
+}
+
+#[test]
 fn a_batch_of_a_newer_version_is_refused_as_such() {
     let (disk, contents, ends) = three();
     let at = usize_of(ends[1]);

@@ -1,6 +1,12 @@
-//! The filter on the simulator: scenarios, interleavings, random histories.
+//! The filter on the simulator: scenarios, interleavings, faults, random histories.
 
+mod disk_faults;
+mod garbage;
 mod interleavings;
+mod link_faults;
+mod operations;
 mod pair;
+mod requests;
+mod restarts;
 mod scenarios;
 mod upstream;

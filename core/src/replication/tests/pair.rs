@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::disk::{Disk, Result};
-use crate::overlay::{Policy, Role};
-use crate::replication::{ExportKind, FailoverSpec, Group, Replica, StartSpec, Volume, serve_link};
-use crate::runtime::{Address, Buf, Data, Env, Mono};
+use crate::overlay::{Policy, Role, Stage};
+use crate::replication::{
+    ExportKind, FailoverSpec, Group, LinkState, Replica, StartSpec, Volume, serve_link,
+};
+use crate::runtime::{Address, Buf, Data, Env};
 use crate::sim::{Sim, SimHost};
-use crate::units::{ByteOffset, ByteRange, Epoch, Generation, Uuid, VolumeIndex, usize_of};
+use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeIndex, usize_of};
 
 pub(crate) const G1: Generation = Generation { number: 2, id: 0xa };
 pub(crate) const G2: Generation = Generation { number: 4, id: 0xb };
@@ -106,7 +108,7 @@ impl Pair {
     /// Waits until something holds, at most a virtual minute.
     pub(crate) async fn wait_for(&self, holds: impl Fn(&Self) -> bool) {
         let host = self.sim.node("a");
-        let limit = host.now().after(Duration::from_secs(60));
+        let limit = host.now().after(Duration::from_mins(1));
         while !holds(self) {
             assert!(
                 host.now() < limit,
@@ -125,6 +127,29 @@ impl Pair {
             s.missing == 0 && s.window == 0 && s.frames.0 == s.frames.2
         })
         .await;
+    }
+
+    /// Waits until the secondary lacks nothing and the link is up.
+    pub(crate) async fn in_sync(&self) {
+        self.wait_for(|p| p.primary.status().link == LinkState::Running).await;
+        self.drain().await;
+    }
+
+    /// Waits until a promoted secondary has merged its roll-back.
+    pub(crate) async fn merged(&self) {
+        self.wait_for(|p| p.secondary.status().role == Some((Role::Primary, Stage::Done))).await;
+    }
+
+    /// The volume of the promoted secondary.
+    pub(crate) fn promoted(&self) -> Volume<SimHost> {
+        self.secondary.volume(VolumeIndex(0), ExportKind::Primary).unwrap()
+    }
+
+    /// Finds the secondary again after its node's death, and takes links for it.
+    pub(crate) async fn reopen_secondary(&mut self) {
+        let host = self.sim.node("b");
+        self.secondary = reopen(&host, self.secondary.names().members.len()).await.unwrap();
+        listen(&host, "b", &self.secondary);
     }
 
     pub(crate) async fn checkpoint(&self) -> Epoch {
@@ -178,14 +203,4 @@ pub(crate) async fn pattern<D: Disk>(disk: &D, range: ByteRange) -> Vec<(u8, usi
 
 pub(crate) fn at(offset: u64, len: u64) -> ByteRange {
     ByteRange::new(offset, offset + len)
-}
-
-#[allow(dead_code, reason = "shared by several test files")]
-pub(crate) fn start_of(r: ByteRange) -> ByteOffset {
-    r.offset()
-}
-
-#[allow(dead_code, reason = "shared by several test files")]
-pub(crate) fn now(host: &SimHost) -> Mono {
-    host.now()
 }

@@ -1,0 +1,128 @@
+//! What can't be done is said, with the remedy, and nothing is touched.
+
+use understudy_core::units::ByteLen;
+use understudy_crds::conditions::{ACCEPTED, FAILED_OVER};
+
+use super::Bench;
+use crate::desired::{FailoverOrder, Refusal};
+
+/// A change, the reason and a word of the remedy.
+type Row = (fn(&mut Bench), &'static str, &'static str);
+
+#[tokio::test]
+async fn a_group_that_can_not_be_started_says_why_before_anything_is_made() {
+    let table: [Row; 9] = [
+        (|b| b.desired.secondary = Some("z".to_owned()), "UnknownNode", "known are a, b, c"),
+        (|b| b.desired.primary = Some("z".to_owned()), "UnknownNode", "spec.primary.node"),
+        (|b| b.desired.secondary = None, "SecondaryUnknown", "spec.secondary.node; known are b, c"),
+        (|b| b.desired.secondary = Some("a".to_owned()), "SecondaryUnknown", "name another node"),
+        (|b| b.desired.primary = Some("c".to_owned()), "PrimaryUnknown", "move it first"),
+        (
+            |b| b.desired.volumes.as_mut().unwrap()[0].node = None,
+            "PrimaryUnknown",
+            "spec.primary.node",
+        ),
+        (
+            |b| {
+                let mut machines = b.world.machines();
+                let b = machines.get_mut("b").unwrap();
+                b.replicas.insert("root".parse().unwrap(), ByteLen(512));
+            },
+            "SizeMismatch",
+            "its replica on b has 512",
+        ),
+        (
+            |b| b.desired.volumes = Err(Refusal::new("SourceNotFound", "there is no claim")),
+            "SourceNotFound",
+            "there is no claim",
+        ),
+        (|b| b.world.machines().clear(), "UnknownNode", "known are"),
+    ];
+    for (change, reason, remedy) in table {
+        let mut bench = Bench::new();
+        change(&mut bench);
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), reason);
+        assert!(bench.message(ACCEPTED).contains(remedy), "{}", bench.message(ACCEPTED));
+        assert!(bench.world.groups.lock().unwrap().is_empty());
+        assert!(bench.world.machines().values().all(|m| m.groups.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn a_group_goes_on_when_its_source_changes_or_is_lost() {
+    let changes: [Row; 3] = [
+        (|b| drop(b.desired.volumes.as_mut().unwrap().pop()), "MembersChanged", "data is missing"),
+        (
+            |b| b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(2 << 20),
+            "SizeMismatch",
+            "can't be resized yet",
+        ),
+        (
+            |b| b.desired.volumes = Err(Refusal::new("SourceNotFound", "no claim")),
+            "SourceNotFound",
+            "no claim",
+        ),
+    ];
+    for (change, reason, remedy) in changes {
+        let mut bench = Bench::new();
+        bench.run().await;
+        let engines = bench.engines();
+        change(&mut bench);
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), reason);
+        assert!(bench.message(ACCEPTED).contains(remedy), "{}", bench.message(ACCEPTED));
+        assert_eq!(bench.engines(), engines);
+        // A failover does not need the source.
+        bench.order_failover("b");
+        bench.run().await;
+        assert_eq!(bench.reason(FAILED_OVER), "Promoted");
+    }
+}
+
+#[tokio::test]
+async fn an_order_to_fail_over_that_was_not_meant_for_this_is_refused() {
+    let table: [Row; 5] = [
+        (
+            |b| {
+                b.desired.failover = Some(FailoverOrder {
+                    replace: "7-00000000000000ff".parse().unwrap(),
+                    target: "b".to_owned(),
+                });
+            },
+            "StaleGeneration",
+            "if it is still meant, name 1-",
+        ),
+        (|b| b.order_failover("c"), "TargetIsNotSecondary", "b is"),
+        (|b| b.order_failover("a"), "TargetIsNotSecondary", "only the secondary has a copy"),
+        (
+            |b| {
+                b.order_failover("b");
+                b.world.machines().get_mut("b").unwrap().up = false;
+            },
+            "TargetUnreachable",
+            "the order stands",
+        ),
+        (
+            |b| {
+                b.order_failover("b");
+                let mut machines = b.world.machines();
+                machines.get_mut("a").unwrap().up = false;
+                let held = machines.get_mut("b").unwrap().groups.values_mut().next().unwrap();
+                held.record = 0;
+            },
+            "NothingToPromote",
+            "Let the first checkpoint complete",
+        ),
+    ];
+    for (change, reason, remedy) in table {
+        let mut bench = Bench::new();
+        bench.run().await;
+        let before = bench.group().generation;
+        change(&mut bench);
+        bench.run().await;
+        assert_eq!(bench.reason(FAILED_OVER), reason);
+        assert!(bench.message(FAILED_OVER).contains(remedy), "{}", bench.message(FAILED_OVER));
+        assert_eq!(bench.group().generation, before);
+    }
+}
