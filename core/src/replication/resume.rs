@@ -168,6 +168,7 @@ impl<H: Host> Group<H> {
             last: Cell::new(last),
             slots: RefCell::new(slots),
             consumer_writes: Cell::default(),
+            keeps_active: Cell::default(),
             holders: Cell::default(),
             ended: Cell::default(),
             changed: self.0.changed.clone(),
