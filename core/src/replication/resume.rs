@@ -27,7 +27,7 @@ impl<H: Host> Group<H> {
         match (role, stage) {
             (Role::Primary, Stage::Running | Stage::Done) => {
                 // Files of logs and intent are found again when they are needed.
-                self.0.logs.recover(self.state().record, |_| false).await?;
+                self.0.logs.recover(Epoch(u64::MAX), |_| false).await?;
                 self.become_primary();
                 self.connect_peer(false).await
             }
@@ -48,7 +48,7 @@ impl<H: Host> Group<H> {
                 Role::None,
                 Stage::Running | Stage::Failover | Stage::FailoverFailed | Stage::Done,
             ) => {
-                self.0.logs.recover(self.state().record, |_| false).await?;
+                self.0.logs.recover(Epoch(u64::MAX), |_| false).await?;
                 Ok(())
             }
         }
