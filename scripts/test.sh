@@ -31,7 +31,11 @@ run() {
     ((status == 0)) || failures+=("$name: see $log")
 }
 
-tests_of() { for file in tests/tests/"$1"_*.rs; do [[ -e $file ]] && echo --test && basename "$file" .rs; done; }
+# A test is a file or a folder.
+tests_of() {
+    local entry
+    for entry in tests/tests/"$1"_*; do [[ -e $entry ]] && echo --test && basename "$entry" .rs; done
+}
 
 t0() {
     run format cargo fmt --all --check

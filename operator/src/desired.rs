@@ -112,6 +112,8 @@ pub struct Desired {
     pub secondary: Option<String>,
     /// The order to fail over.
     pub failover: Option<FailoverOrder>,
+    /// The manifest has become one that can't be obeyed: this is what it said before.
+    pub refused: Option<Refusal>,
 }
 
 impl Desired {
@@ -156,6 +158,7 @@ impl Desired {
             primary: spec.primary.as_ref().map(|p| p.node.clone()),
             secondary: spec.secondary.as_ref().map(|p| p.node.clone()),
             failover,
+            refused: None,
         })
     }
 }

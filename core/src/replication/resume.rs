@@ -26,7 +26,7 @@ impl<H: Host> Group<H> {
         };
         match (role, stage) {
             (Role::Primary, Stage::Running | Stage::Done) => {
-                // Files of logs and intent are found again when they are needed.
+                // No log counts: damage in one that was freed long ago is nobody's.
                 self.0.logs.recover(Epoch(u64::MAX), |_| false).await?;
                 self.become_primary();
                 self.connect_peer(false).await
@@ -42,7 +42,9 @@ impl<H: Host> Group<H> {
                 }
                 Ok(())
             }
-            (Role::None | Role::Primary | Role::Secondary, Stage::None)
+            // A stopped copy: a failover by hand looks for its logs.
+            (Role::Secondary, Stage::None) => Ok(()),
+            (Role::None | Role::Primary, Stage::None)
             | (Role::Secondary, Stage::Failover | Stage::FailoverFailed | Stage::Done)
             | (
                 Role::None,
@@ -121,10 +123,12 @@ impl<H: Host> Group<H> {
             };
             (s.record, s.epoch, s.active.map_or(Uuid::default(), |a| a.id), last)
         };
+        // Without a record no log counts.
+        let freed = if record == Epoch::NONE { Epoch(u64::MAX) } else { record };
         let logs = self
             .0
             .logs
-            .recover(record, |log| recover && record != Epoch::NONE && log.epoch() > record)
+            .recover(freed, |log| recover && record != Epoch::NONE && log.epoch() > record)
             .await?;
         self.0.logs.prepare(2).await?;
         let slots = self.active_files().await?;

@@ -86,7 +86,8 @@ impl Step {
 
 /// Decides. The same arguments give the same plan; a plan that was carried out gives an empty one.
 pub fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
-    let step = next(desired, observed, now);
+    let mut step = next(desired, observed, now);
+    step.refused = desired.refused.clone().or(step.refused);
     let status = status::of(desired, observed, &step, now);
     Plan { actions: step.actions, status, requeue: REQUEUE }
 }

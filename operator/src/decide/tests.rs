@@ -52,6 +52,7 @@ impl Bench {
                 primary: None,
                 secondary: Some("b".to_owned()),
                 failover: None,
+                refused: None,
             },
         }
     }

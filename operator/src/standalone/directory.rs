@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use understudy_core::engine::api::GroupId;
@@ -28,6 +29,10 @@ use crate::store::{Group, Store, StoreError};
 
 const GROUP_PREFIX: &str = "replicationgroup-";
 const PROBLEMS: &str = "problems.yaml";
+
+/// How often, and how far apart, the lock is tried: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The status folder of a directory.
 #[derive(Debug)]
@@ -46,14 +51,19 @@ impl Directory {
         fs::create_dir_all(&path).map_err(|e| failed("creating", &path, e))?;
         let lock_path = path.join(".lock");
         let lock = fs::File::create(&lock_path).map_err(|e| failed("creating", &lock_path, e))?;
-        lock.try_lock().map_err(|e| match e {
-            fs::TryLockError::WouldBlock => failed(
-                "locking",
-                &lock_path,
-                std::io::Error::other("another operator works on this directory: stop it first"),
-            ),
-            fs::TryLockError::Error(e) => failed("locking", &lock_path, e),
-        })?;
+        // The lock of an operator that was killed goes with its process, a moment later.
+        let mut tries = LOCK_TRIES;
+        while let Err(error) = lock.try_lock() {
+            tries -= 1;
+            match error {
+                fs::TryLockError::WouldBlock if tries > 0 => std::thread::sleep(LOCK_PAUSE),
+                fs::TryLockError::WouldBlock => {
+                    let busy = "another operator works on this directory: stop it first";
+                    return Err(failed("locking", &lock_path, std::io::Error::other(busy)));
+                }
+                fs::TryLockError::Error(error) => return Err(failed("locking", &lock_path, error)),
+            }
+        }
         Ok(Self { path, _lock: lock, specs: Mutex::default() })
     }
 

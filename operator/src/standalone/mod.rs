@@ -155,6 +155,13 @@ impl Standalone {
         let Wanted { groups, refused } = self.wanted().await?;
         for (name, refusal) in &refused {
             warn!(object = %name, reason = refusal.reason, "{}", refusal.message);
+            let task = self.tasks.values().find(|t| t.desired.name == *name);
+            if let Some(task) = task {
+                // What runs goes on as it was last asked for, and says that it does.
+                let refused = Some(refusal.clone());
+                self.ensure(Desired { refused, ..task.desired.clone() });
+                continue;
+            }
             let before = self.store.status(name).await?;
             let status = conditions::refused(&before, before.observed_generation, refusal, now());
             self.store.put_status(name, &status).await?;

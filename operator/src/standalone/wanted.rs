@@ -74,5 +74,6 @@ pub fn ending(group: &Group) -> Desired {
         primary: None,
         secondary: None,
         failover: None,
+        refused: None,
     }
 }

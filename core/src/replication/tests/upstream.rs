@@ -13,10 +13,11 @@ use crate::runtime::Address;
 use crate::sim::{Sim, SimHost};
 use crate::units::{ByteRange, Epoch, VolumeIndex};
 
-/// Upstream has 64 MiB; less than a quarter of the undo limit, so that no epoch is closed early.
-const SIZE: u64 = 2 << 20;
+/// Upstream has 64 MiB; less than an eighth of the undo limit, so that no epoch is closed early,
+/// even when what is on its way is counted twice.
+const SIZE: u64 = 1 << 20;
 const HALF: u64 = SIZE / 2;
-const LEN: usize = 2 << 20;
+const LEN: usize = 1 << 20;
 const ALL: ByteRange = ByteRange { start: 0, end: SIZE };
 const FIRST: ByteRange = ByteRange { start: 0, end: HALF };
 const SECOND: ByteRange = ByteRange { start: HALF, end: SIZE };

@@ -126,3 +126,14 @@ async fn an_order_to_fail_over_that_was_not_meant_for_this_is_refused() {
         assert_eq!(bench.group().generation, before);
     }
 }
+
+#[tokio::test]
+async fn a_group_whose_manifest_has_become_wrong_goes_on_and_says_so() {
+    let mut bench = Bench::new();
+    bench.run().await;
+    let engines = bench.engines();
+    bench.desired.refused = Some(Refusal::new("InvalidManifest", "no such field"));
+    bench.run().await;
+    assert_eq!(bench.reason(ACCEPTED), "InvalidManifest");
+    assert_eq!(bench.engines(), engines);
+}
