@@ -22,7 +22,7 @@ use crate::link::Window;
 use crate::link::frame::Body;
 use crate::overlay::Bitmap;
 use crate::overlay::Policy;
-use crate::runtime::{Env, Mono, Signal, Wall, timeout};
+use crate::runtime::{Env, Signal, Wall, timeout};
 use crate::units::{ByteRange, CLUSTER, Epoch, VolumeIndex};
 
 /// The sending half of a group with a peer.
@@ -178,7 +178,12 @@ impl<E: Env> Leg<E> {
             }
             let now = self.env.now();
             let deadline = *deadline.get_or_insert(now.after(self.max_delay.get()));
-            self.await_room(&window, deadline, now).await;
+            if now >= deadline {
+                // Also when the link is up again at once, having had nothing to drain.
+                self.overflow(&window);
+                return self.enter_missing(volume, range);
+            }
+            self.await_room(&window, deadline.since(now)).await;
         }
     }
 
@@ -211,13 +216,10 @@ impl<E: Env> Leg<E> {
         (step / CLUSTER * CLUSTER).max(CLUSTER)
     }
 
-    async fn await_room(&self, window: &Window, deadline: Mono, now: Mono) {
+    async fn await_room(&self, window: &Window, limit: Duration) {
         let drained = window.drained().wait();
         let changed = self.changed.wait();
-        let any = futures::future::select(drained, changed);
-        if now >= deadline || timeout(&self.env, deadline.since(now), any).await.is_none() {
-            self.overflow(window);
-        }
+        timeout(&self.env, limit, futures::future::select(drained, changed)).await;
     }
 
     fn enter_window(

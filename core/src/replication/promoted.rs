@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::align;
 use super::store::Store;
 use crate::disk::{Disk, Host, Result};
-use crate::overlay::{Bitmap, Chain, CommitPosition, Point, RangeLock, Stage};
+use crate::overlay::{Active, ActiveState, Bitmap, Chain, CommitPosition, Point, RangeLock, Stage};
 use crate::runtime::{Buf, Data, Signal};
 use crate::units::{
     BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
@@ -202,8 +202,10 @@ impl<H: Host> Promoted<H> {
         data: Data,
     ) -> Result<()> {
         let wide = piece.round_out(CLUSTER);
+        let is_new = !is_all(&point.active(v), wide, ActiveState::Data);
         if wide == piece {
-            return point.active(v).write(piece, data).await;
+            point.active(v).write(piece, data).await?;
+            return self.keep(point, v, is_new).await;
         }
         let disk = &self.part(v).disk;
         let (mut whole, r) =
@@ -213,7 +215,14 @@ impl<H: Host> Promoted<H> {
         if let Some(to) = whole.get_mut(skip..skip + data.len()) {
             to.copy_from_slice(&data);
         }
-        point.active(v).write(wide, whole.freeze()).await
+        point.active(v).write(wide, whole.freeze()).await?;
+        self.keep(point, v, is_new).await
+    }
+
+    /// What the active disk newly holds is in its file, but that it does, only in memory. A VM
+    /// outlives a restart of the engine, so no write may end before a restart would find it.
+    async fn keep(&self, point: &Point<H::Disk>, v: VolumeIndex, is_new: bool) -> Result<()> {
+        if is_new { point.active(v).flush().await } else { Ok(()) }
     }
 
     pub(crate) async fn write_zeroes(
@@ -239,7 +248,9 @@ impl<H: Host> Promoted<H> {
             let ends = if inner.is_empty() {
                 [piece, ByteRange::default()]
             } else {
+                let is_new = !is_all(&point.active(v), inner, ActiveState::Zero);
                 point.active(v).zero(inner).await?;
+                self.keep(point, v, is_new).await?;
                 [ByteRange::new(piece.start, inner.start), ByteRange::new(inner.end, piece.end)]
             };
             for end in ends.into_iter().filter(|e| !e.is_empty()) {
@@ -357,6 +368,11 @@ impl<H: Host> Promoted<H> {
         }
         Ok(())
     }
+}
+
+/// Whether the active disk has all of `range` in this state.
+fn is_all<D: Disk>(active: &Active<D>, range: ByteRange, state: ActiveState) -> bool {
+    active.pieces(range).iter().all(|(_, s)| *s == state)
 }
 
 /// The span of the next step: from the first held cluster, as far as both limits allow.
