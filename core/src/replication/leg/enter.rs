@@ -1,0 +1,174 @@
+//! A write's way into the stream, or into what is missing: room in the window and in the peer's
+//! undo space, waited for only so long.
+
+use super::span::{Span, Ticket};
+use super::{Leg, Link};
+use crate::link::Window;
+use crate::link::frame::Body;
+use std::time::Duration;
+
+use crate::runtime::{Env, Signal, timeout};
+use crate::units::{ByteRange, CLUSTER, VolumeIndex};
+
+impl<E: Env> Leg<E> {
+    /// Puts a write into the stream, or notes that the peer lacks it. Waits for room at most
+    /// `max_delay`, then gives the session's unsent frames up. The caller holds the range lock.
+    pub(crate) async fn enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Ticket {
+        let mut deadline = None;
+        loop {
+            let window = match &*self.link.borrow() {
+                Link::Up(w) => w.clone(),
+                Link::Down | Link::Draining(_) => return self.enter_missing(volume, range),
+            };
+            let undo_room = self.has_undo_room(&window, range);
+            if window.has_room(len) && undo_room {
+                return self.enter_window(volume, range, body(), &window);
+            }
+            if !undo_room && self.missing_bytes() > 0 {
+                // Degraded already, and waiting would not help: only a record makes undo room.
+                return self.enter_missing(volume, range);
+            }
+            let now = self.env.now();
+            let deadline = *deadline.get_or_insert(now.after(self.max_delay.get()));
+            if now >= deadline {
+                // Also when the link is up again at once, having had nothing to drain.
+                self.overflow(&window);
+                return self.enter_missing(volume, range);
+            }
+            self.await_room(&window, deadline.since(now)).await;
+        }
+    }
+
+    /// Puts a frame in, or `None` when there is no room now. For the resync, which gives way to the VM.
+    pub(crate) fn try_enter(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: impl FnOnce() -> Body,
+        len: u64,
+    ) -> Option<()> {
+        let window = match &*self.link.borrow() {
+            Link::Up(w) => w.clone(),
+            Link::Down | Link::Draining(_) => return None,
+        };
+        // Half of the window stays the VM's.
+        let room = window.has_room(len.saturating_add(self.window.get() / 2))
+            && self.has_undo_room(&window, range);
+        room.then(|| drop(self.enter_window(volume, range, body(), &window)))
+    }
+
+    /// How much a resync sends at once, at most `max`: what fits into its part of the window and
+    /// into what is left of the undo space.
+    pub(crate) fn resync_step(&self, max: u64) -> u64 {
+        let undo = match self.window().filter(|_| self.promotable.get()) {
+            Some(w) => self.undo_limit.get().saturating_sub(w.undo_bytes()),
+            None => u64::MAX,
+        };
+        let step = max.min(self.window.get() / 4).min(undo);
+        (step / CLUSTER * CLUSTER).max(CLUSTER)
+    }
+
+    async fn await_room(&self, window: &Window, limit: Duration) {
+        let drained = window.drained().wait();
+        let changed = self.changed.wait();
+        timeout(&self.env, limit, futures::future::select(drained, changed)).await;
+    }
+
+    fn enter_window(
+        &self,
+        volume: VolumeIndex,
+        range: ByteRange,
+        body: Body,
+        window: &Window,
+    ) -> Ticket {
+        let mut spans = self.spans.borrow_mut();
+        let Some(span) = spans.back_mut() else { unreachable!("there is always an open span") };
+        let sequence = window.push(body, false);
+        if let Some(b) = span.unrecorded.get_mut(volume.get()) {
+            b.set(range);
+        }
+        span.bytes += range.len();
+        if let Some(m) = self.missing.borrow_mut().get_mut(volume.get()).filter(|m| !m.is_empty()) {
+            m.clear(range.round_in(CLUSTER));
+        }
+        Self::ticket(span, &self.changed, Some((window.clone(), sequence)))
+    }
+
+    fn enter_missing(&self, volume: VolumeIndex, range: ByteRange) -> Ticket {
+        self.mark_missing(volume, range);
+        let mut spans = self.spans.borrow_mut();
+        let Some(span) = spans.back_mut() else { unreachable!("there is always an open span") };
+        Self::ticket(span, &self.changed, None)
+    }
+
+    fn ticket(span: &mut Span, changed: &Signal, frame: Option<(Window, u64)>) -> Ticket {
+        let local = span.local.first().cloned().unwrap_or_default();
+        local.set(local.get() + 1);
+        Ticket { local, changed: changed.clone(), frame }
+    }
+
+    /// Notes that the peer lacks `range`, whatever was sent before.
+    pub(crate) fn mark_missing(&self, volume: VolumeIndex, range: ByteRange) {
+        if let Some(m) = self.missing.borrow_mut().get_mut(volume.get()) {
+            m.set(range);
+        }
+        self.changed.notify();
+    }
+
+    /// The window stayed full: the VM waits no longer. Unsent frames are dropped, an unsent
+    /// begin-epoch with them, and their ranges count as missing.
+    pub(super) fn overflow(&self, window: &Window) {
+        {
+            let mut link = self.link.borrow_mut();
+            match &*link {
+                Link::Up(w) if w.is(window) => *link = Link::Draining(window.clone()),
+                Link::Up(_) | Link::Down | Link::Draining(_) => return,
+            }
+        }
+        for q in window.drop_unsent() {
+            match q.body {
+                Body::Write(v, r, _)
+                | Body::Resync(v, r, _)
+                | Body::Zeroes(v, r)
+                | Body::Discard(v, r) => {
+                    self.mark_missing(v, r);
+                }
+                Body::BeginEpoch(..) => self.merge_spans(),
+                Body::Hello(_)
+                | Body::Flush
+                | Body::Ack(_)
+                | Body::Record(_)
+                | Body::Flushed(_)
+                | Body::Error(_)
+                | Body::Status
+                | Body::Stop(_) => {}
+            }
+        }
+        self.acknowledged();
+        self.changed.notify();
+    }
+
+    /// The begin-epoch between the two spans never reached the peer: they are one epoch, the newer.
+    fn merge_spans(&self) {
+        let mut spans = self.spans.borrow_mut();
+        while spans.len() > 1 {
+            let Some(older) = spans.pop_front() else { break };
+            if let Some(next) = spans.front_mut() {
+                next.absorb(older);
+            }
+        }
+    }
+
+    /// What the peer says its open logs hold, and what it has not applied yet at its full cost.
+    fn has_undo_room(&self, window: &Window, range: ByteRange) -> bool {
+        let cost = range.round_out(CLUSTER).len();
+        let used = window.undo_bytes();
+        !self.promotable.get() || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
+    }
+}
