@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 SIZE ?= 8
+SEED ?= 1
+HISTORIES ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 replay trace bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 replay trace simulate bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -48,6 +50,10 @@ trace: ## The same TRACE= and SIZE= on a pair of real QEMU processes
 	@test -n "$(TRACE)" || { echo "Which trace? make trace TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }
 	@$(CARGO) build --locked --quiet --package understudy-tests
 	@target/debug/understudy-tests qemu-trace "$(TRACE)" --size $(SIZE)
+
+simulate: ## Play HISTORIES=n random histories with faults from SEED=n on, in the simulator
+	@$(CARGO) build --locked --quiet --package understudy-tests
+	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES)
 
 bench: ## Against a real QEMU pair, qemu-nbd and nbdkit, interleaved in one run
 	$(CARGO) build --locked --release --workspace --bins

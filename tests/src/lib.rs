@@ -6,6 +6,7 @@
 //!   main.rs     ─┘   processes     └─ ledger    numbered, dependent writes and their checker
 //!                    NBD client
 //!                    tools            trace     the format, its parser, its generator
+//!   simulator ──────────────────────── model     the filter against a plain model, in one process
 //!                                     layers    who may import what, checked
 //! ```
 //!

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, qemu, replay, trace};
+use understudy_tests::{bench, demo, model, qemu, replay, trace};
 
 mod ledger_command;
 
@@ -42,11 +42,26 @@ enum Command {
         #[arg(long)]
         no_failover: bool,
     },
+    /// Play random histories of two engines in the simulator, and judge them by a plain model.
+    Simulate(Simulate),
     /// Write a ledger of dependent records over the volumes of a group, or judge what is left of it.
     Ledger {
         #[command(subcommand)]
         command: ledger_command::Command,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Simulate {
+    /// The seed of the first history; the others follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many histories.
+    #[arg(long, default_value_t = 1000)]
+    histories: u64,
+    /// Without faults: the property test.
+    #[arg(long)]
+    calm: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +93,16 @@ fn main() -> Result<ExitCode> {
             let failover = !no_failover;
             let options = trace::GenerateOptions { seed, operations: ops, size, failover };
             print!("{}", trace::generate(&options));
+        }
+        Command::Simulate(Simulate { seed, histories, calm }) => {
+            let mix = if calm { model::Mix::Calm } else { model::Mix::Faults };
+            match model::judge(mix, seed, histories) {
+                Ok(total) => println!("{total}"),
+                Err(text) => {
+                    eprintln!("{text}");
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
         }
         Command::Ledger { command } => return ledger_command::execute(&command),
     }

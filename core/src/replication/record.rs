@@ -96,14 +96,19 @@ async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: 
         (s.active_id(), same.collect())
     };
     let done = s.host.wall();
-    s.store
+    // An active disk that goes on under the next checkpoint must stay blank until that is there.
+    s.keeps_active.set(!is_used);
+    let written = s
+        .store
         .update(|g| {
             g.record = closed;
             g.epoch = g.epoch.max(closed.next());
             (g.record_cut, g.record_done, g.record_bytes) = (cut, done, bytes);
             g.active = Some(ActiveId { id, generation: g.generation, checkpoint: closed });
         })
-        .await?;
+        .await;
+    s.keeps_active.set(false);
+    written?;
     s.chain.complete(closed, actives);
     s.last.set(super::status::Checkpoint { epoch: closed, cut, done, bytes });
     *s.error.borrow_mut() = None;

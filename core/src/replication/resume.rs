@@ -69,6 +69,8 @@ impl<H: Host> Group<H> {
     /// the peer has.
     pub(crate) async fn connect_peer(&self, anew: bool) -> Result<()> {
         let Some((p, _)) = self.primary() else { return Ok(()) };
+        // A restart before the first hello of such a start: still nothing is known.
+        let anew = anew || self.state().anew;
         let Some(address) = self.state().peer_address.clone() else { return Ok(()) };
         let address: Address = address.parse().map_err(|e: crate::units::ParseError| {
             Error::own(ErrorKind::Corrupt, format!("peer address: {e}"))
@@ -173,6 +175,7 @@ impl<H: Host> Group<H> {
             last: Cell::new(last),
             slots: RefCell::new(slots),
             consumer_writes: Cell::default(),
+            keeps_active: Cell::default(),
             holders: Cell::default(),
             ended: Cell::default(),
             changed: self.0.changed.clone(),

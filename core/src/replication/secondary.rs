@@ -64,6 +64,9 @@ pub(crate) struct Secondary<H: Host> {
     /// Which of the two active files of each volume the current checkpoint uses, and who writes.
     pub(crate) slots: RefCell<ActiveFiles<H>>,
     pub(crate) consumer_writes: Cell<usize>,
+    /// A record is being written that keeps the active disk, which is blank: no consumer's write
+    /// begins meanwhile, or it would show over the next checkpoint.
+    pub(crate) keeps_active: Cell<bool>,
     /// Consumer requests that hold a checkpoint, by the active files it uses.
     pub(crate) holders: Cell<[usize; 2]>,
     pub(crate) ended: Cell<bool>,

@@ -129,6 +129,7 @@ impl<H: Host> Secondary<H> {
         let volume = self.volume(v)?;
         let _guard = volume.active_lock.lock(range.round_out(CLUSTER)).await;
         loop {
+            self.changed.wait_until(|| !self.keeps_active.get()).await;
             self.consumer_writes.set(self.consumer_writes.get() + 1);
             let writing = Writing(self.clone());
             let hold = self.hold()?;

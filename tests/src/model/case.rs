@@ -121,8 +121,8 @@ pub fn report(seed: u64, mix: Mix, time: Duration) -> Option<String> {
     };
     Some(format!(
         "seed {seed} fails at step {} of {}: {}\nmade shorter, {} steps: {}\n{:?}\n{}\n\
-         again: UNDERSTUDY_SEED={seed} cargo test -p understudy-tests --test model {which}\n\
-         the short one: UNDERSTUDY_SEED={seed} UNDERSTUDY_KEEP={list} cargo test -p understudy-tests --test model {which}",
+         again: UNDERSTUDY_SEED={seed} cargo test -p understudy-tests --test t1_model {which}\n\
+         the short one: UNDERSTUDY_SEED={seed} UNDERSTUDY_KEEP={list} cargo test -p understudy-tests --test t1_model {which}",
         first.step,
         plan.ops.len(),
         first.what,

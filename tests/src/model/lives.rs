@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use understudy_core::overlay::{Role, Stage};
-use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus};
+use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus, LinkState};
 use understudy_core::sim::SimHost;
 
 use super::plan::Death;
@@ -56,7 +56,8 @@ impl Player {
         match Side::reopen(&self.sim, side, self.setting.sizes.len(), begin).await {
             Ok(Some(new)) => self.sides[side] = new,
             Ok(None) => {
-                self.deaths[side] = Some(death);
+                // Whatever it died of before: its power failed while it was opened.
+                self.deaths[side] = Some(Death::Crash);
                 return;
             }
             Err(e) => {
@@ -66,6 +67,8 @@ impl Player {
         }
         self.shared.count(|c| c.restarts += 1);
         if is_primary {
+            // It may have died before it had taken its peer.
+            self.paired &= self.status(side).is_some_and(|s| s.link != LinkState::Solo);
             self.learn_base(death).await;
         } else {
             self.find_promotion(side);

@@ -122,7 +122,7 @@ impl Oracle {
         (from, to): (Moment, Moment),
     ) -> Result<(), String> {
         let era = self.era();
-        for (part, ids) in self.eras[era].writes.over(volume, range, 4096) {
+        for (part, ids) in self.settled_parts(era, volume, range, from) {
             let skip = usize_of(part.start - range.start);
             let seen = &bytes[skip..skip + usize_of(part.len())];
             let writes = &self.eras[era].writes;
@@ -147,6 +147,25 @@ impl Oracle {
                 .map_err(|e| format!("primary volume {volume} at {part}: {e}; writers: {text}"))?;
         }
         Ok(())
+    }
+
+    /// The parts of a range that have one writer each for a read begun at `from`: what is being
+    /// written meanwhile may be old in one sector and new in the next.
+    fn settled_parts(
+        &self,
+        era: usize,
+        volume: usize,
+        range: ByteRange,
+        from: Moment,
+    ) -> Vec<(ByteRange, Vec<usize>)> {
+        let writes = &self.eras[era].writes;
+        let mut parts = Vec::new();
+        for (part, ids) in writes.over(volume, range, 4096) {
+            let busy = ids.iter().any(|i| writes.all[*i].ended.is_none_or(|e| e >= from));
+            let unit = if busy { SECTOR } else { 4096 };
+            parts.extend(part.pieces(unit).map(|p| (p, ids.clone())));
+        }
+        parts
     }
 
     /// After a crash of the primary that ended `era`: what its disk holds now. What was flushed must

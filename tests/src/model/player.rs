@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use understudy_core::overlay::Role;
-use understudy_core::replication::{ExportKind, Group, GroupStatus, Volume};
+use understudy_core::replication::{ExportKind, Group, GroupStatus, LinkState, Volume};
 use understudy_core::sim::{Failure, Operation, Sim, SimHost};
 use understudy_core::units::{ByteRange, Epoch, Generation, VolumeIndex};
 
@@ -211,6 +211,7 @@ impl Player {
                 let path = format!("volumes/v{v}/disk");
                 self.sides[self.primary].host.inject(&path, Operation::Write, Failure::Nth(0));
             }
+            Op::Freeze(side) if self.sides[side].group.is_none() => {}
             Op::Freeze(side) => {
                 self.frozen[side] = true;
                 self.sim.pause_node(NAMES[side]);
@@ -255,7 +256,7 @@ impl Player {
                 continue;
             }
             if let Some(s) = self.status(side)
-                && s.link == understudy_core::replication::LinkState::Running
+                && s.link == LinkState::Running
             {
                 self.shared
                     .fail(format!("partitioned for {n} us, but side {side} says it runs: {s:?}"));
@@ -304,7 +305,7 @@ impl Player {
             if n > 0 && self.paired {
                 let now = oracle.tick();
                 oracle.cut(n).1.before(now);
-                if is_primary {
+                if is_primary && s.link != LinkState::Solo {
                     self.reported = self.reported.max(n);
                 }
             }

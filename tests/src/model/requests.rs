@@ -52,8 +52,13 @@ impl Player {
     fn primary_task(&self, task: impl Future<Output = ()> + 'static) {
         let in_flight = self.in_flight.clone();
         let shared = self.shared.clone();
+        let era = shared.oracle.borrow().era();
         in_flight.set(in_flight.get() + 1);
         self.task(self.primary, async move {
+            // A frozen primary's may begin after it has been replaced.
+            if shared.oracle.borrow().era() != era {
+                return;
+            }
             task.await;
             shared.count(|c| c.operations += 1);
             in_flight.set(in_flight.get() - 1);

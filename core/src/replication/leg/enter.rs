@@ -5,7 +5,9 @@ use super::span::{Span, Ticket};
 use super::{Leg, Link};
 use crate::link::Window;
 use crate::link::frame::Body;
-use crate::runtime::{Env, Mono, Signal, timeout};
+use std::time::Duration;
+
+use crate::runtime::{Env, Signal, timeout};
 use crate::units::{ByteRange, CLUSTER, VolumeIndex};
 
 impl<E: Env> Leg<E> {
@@ -34,7 +36,12 @@ impl<E: Env> Leg<E> {
             }
             let now = self.env.now();
             let deadline = *deadline.get_or_insert(now.after(self.max_delay.get()));
-            self.await_room(&window, deadline, now).await;
+            if now >= deadline {
+                // Also when the link is up again at once, having had nothing to drain.
+                self.overflow(&window);
+                return self.enter_missing(volume, range);
+            }
+            self.await_room(&window, deadline.since(now)).await;
         }
     }
 
@@ -67,13 +74,10 @@ impl<E: Env> Leg<E> {
         (step / CLUSTER * CLUSTER).max(CLUSTER)
     }
 
-    async fn await_room(&self, window: &Window, deadline: Mono, now: Mono) {
+    async fn await_room(&self, window: &Window, limit: Duration) {
         let drained = window.drained().wait();
         let changed = self.changed.wait();
-        let any = futures::future::select(drained, changed);
-        if now >= deadline || timeout(&self.env, deadline.since(now), any).await.is_none() {
-            self.overflow(window);
-        }
+        timeout(&self.env, limit, futures::future::select(drained, changed)).await;
     }
 
     fn enter_window(

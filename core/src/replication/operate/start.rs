@@ -81,6 +81,10 @@ impl<H: Host> Group<H> {
                 s.stage = Stage::Running;
                 set_generation(&mut s.generation, &mut s.history, spec.generation);
                 s.anew = peer.is_some();
+                if peer.is_some() {
+                    // What is recorded is of an earlier pair; this one has no checkpoint yet.
+                    s.record = Epoch::NONE;
+                }
                 s.blank = false;
                 s.peer_address = peer;
                 s.policy = spec.policy;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::super::align;
 use super::{Busy, Promoted, runs};
 use crate::disk::{Disk, Host, Result};
-use crate::overlay::Point;
+use crate::overlay::{Active, ActiveState, Point};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, VolumeIndex, u64_of, usize_of};
 
@@ -79,8 +79,10 @@ impl<H: Host> Promoted<H> {
         data: Data,
     ) -> Result<()> {
         let wide = piece.round_out(CLUSTER);
+        let is_new = !is_all(&point.active(v), wide, ActiveState::Data);
         if wide == piece {
-            return point.active(v).write(piece, data).await;
+            point.active(v).write(piece, data).await?;
+            return self.keep(point, v, is_new).await;
         }
         let disk = &self.part(v).disk;
         let (mut whole, r) =
@@ -90,7 +92,14 @@ impl<H: Host> Promoted<H> {
         if let Some(to) = whole.get_mut(skip..skip + data.len()) {
             to.copy_from_slice(&data);
         }
-        point.active(v).write(wide, whole.freeze()).await
+        point.active(v).write(wide, whole.freeze()).await?;
+        self.keep(point, v, is_new).await
+    }
+
+    /// What the active disk newly holds is in its file, but that it does, only in memory. A VM
+    /// outlives a restart of the engine, so no write may end before a restart would find it.
+    async fn keep(&self, point: &Point<H::Disk>, v: VolumeIndex, is_new: bool) -> Result<()> {
+        if is_new { point.active(v).flush().await } else { Ok(()) }
     }
 
     pub(crate) async fn write_zeroes(
@@ -116,7 +125,9 @@ impl<H: Host> Promoted<H> {
             let ends = if inner.is_empty() {
                 [piece, ByteRange::default()]
             } else {
+                let is_new = !is_all(&point.active(v), inner, ActiveState::Zero);
                 point.active(v).zero(inner).await?;
+                self.keep(point, v, is_new).await?;
                 [ByteRange::new(piece.start, inner.start), ByteRange::new(inner.end, piece.end)]
             };
             for end in ends.into_iter().filter(|e| !e.is_empty()) {
@@ -152,4 +163,9 @@ impl<H: Host> Promoted<H> {
         }
         Ok(out)
     }
+}
+
+/// Whether the active disk has all of `range` in this state.
+fn is_all<D: Disk>(active: &Active<D>, range: ByteRange, state: ActiveState) -> bool {
+    active.pieces(range).iter().all(|(_, s)| *s == state)
 }
