@@ -43,7 +43,7 @@ struct Inner {
     /// Not applied yet, oldest first: sequence, and the undo space it can cost at most.
     unapplied: RefCell<VecDeque<(u64, u64)>>,
     unapplied_cost: Cell<u64>,
-    /// What the peer's open undo logs held at its last word.
+    /// What the peer's open undo logs held of `applied`, at its last word.
     undo: Cell<u64>,
     /// Sent is done: no acknowledgement will come.
     one_way: Cell<bool>,
@@ -296,36 +296,4 @@ fn sent_enough(pieces: usize, bytes: u64, next: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::units::{ByteRange, VolumeIndex};
-
-    fn write(len: usize) -> Body {
-        Body::Write(VolumeIndex(0), ByteRange::new(0, u64_of(len)), Data::zeroes(len))
-    }
-
-    #[test]
-    fn a_full_window_has_no_room_until_the_peer_acknowledges() {
-        let w = Window::new(10_000);
-        assert!(w.has_room(1 << 30), "an empty window takes any frame");
-        let a = w.push(write(6000), false);
-        assert!(!w.has_room(6000));
-        assert_eq!(w.take().len(), 2);
-        w.acknowledge(Ack { received: a, ..Ack::default() });
-        assert!(w.has_room(6000));
-        assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, a, 0));
-    }
-
-    #[test]
-    fn unsent_frames_can_be_taken_back_and_sent_ones_cannot() {
-        let w = Window::new(1 << 20);
-        w.push(write(100), false);
-        w.take();
-        let b = w.push(write(200), false);
-        let back = w.drop_unsent();
-        assert_eq!(back.iter().map(|q| q.sequence).collect::<Vec<_>>(), [b]);
-        assert_eq!(w.bytes(), 140);
-        w.acknowledge(Ack { received: u64::MAX, applied: u64::MAX, undo: 0 });
-        assert_eq!((w.bytes(), w.acknowledged(), w.applied()), (0, b, b));
-    }
-}
+mod tests;

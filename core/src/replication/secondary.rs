@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::group::ActiveFiles;
 use super::logs::LogFiles;
-use super::staging::Staging;
+use super::staging::{Staging, Taken};
 use super::store::Store;
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
@@ -39,8 +39,8 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) saving: Cell<bool>,
     pub(crate) open_epoch: Cell<Epoch>,
     pub(crate) staging: Staging,
-    /// What was applied, for acknowledgements: `(sequence, done)` in stream order.
-    pub(crate) progress: RefCell<VecDeque<(u64, Rc<Cell<bool>>)>>,
+    /// Batches that are not applied, or that one before them is not, in stream order.
+    pub(crate) progress: RefCell<VecDeque<Rc<Taken>>>,
     pub(crate) applied: Cell<u64>,
     /// Batches taken from staging and not finished.
     pub(crate) batches: Cell<usize>,
@@ -178,22 +178,24 @@ impl<H: Host> Secondary<H> {
         }
     }
 
-    /// Notes that frames up to `sequence` are applied once `done` is set, in stream order.
+    /// Counts batches as applied, in stream order.
     pub(crate) fn note_progress(&self) {
         let mut progress = self.progress.borrow_mut();
-        while progress.front().is_some_and(|(_, done)| done.get()) {
-            if let Some((s, _)) = progress.pop_front() {
-                self.applied.set(s);
+        while progress.front().is_some_and(|t| t.is_applied.get()) {
+            if let Some(t) = progress.pop_front() {
+                self.applied.set(t.last);
             }
         }
     }
 
-    /// How far it has come.
+    /// How far it has come. The undo space is that of what is applied, so that the primary can add
+    /// what is not.
     pub(crate) fn acknowledgement(&self) -> crate::link::frame::Body {
+        let on_its_way: u64 = self.progress.borrow().iter().map(|t| t.saved.get()).sum();
         crate::link::frame::Body::Ack(crate::link::frame::Ack {
             received: self.received.get(),
             applied: self.applied.get(),
-            undo: self.undo_bytes(),
+            undo: self.undo_bytes().saturating_sub(on_its_way),
         })
     }
 

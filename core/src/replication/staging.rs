@@ -69,6 +69,23 @@ impl Item {
     }
 }
 
+/// A batch that was taken from the staging: what acknowledgements say of it.
+pub(crate) struct Taken {
+    /// Its last sequence.
+    pub(crate) last: u64,
+    pub(crate) is_applied: Cell<bool>,
+    /// What its old content takes in the undo log, in bytes. Until it is applied, the primary counts
+    /// that by the frames.
+    pub(crate) saved: Cell<u64>,
+}
+
+impl Taken {
+    pub(crate) fn new(batch: &[Staged]) -> Self {
+        let last = batch.last().map_or(0, |s| s.sequence);
+        Self { last, is_applied: Cell::new(false), saved: Cell::new(0) }
+    }
+}
+
 /// The bounded queue between a session and the apply task.
 #[derive(Default)]
 pub(crate) struct Staging {

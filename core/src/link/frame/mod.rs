@@ -93,7 +93,7 @@ pub struct Ack {
     pub received: u64,
     /// Applied up to this one.
     pub applied: u64,
-    /// What its open undo logs hold, in bytes, once that was applied.
+    /// What its open undo logs hold of what is applied, in bytes.
     pub undo: u64,
 }
 

@@ -21,7 +21,7 @@ use self::old::{read_old, spare_equal};
 use super::align;
 use super::record;
 use super::secondary::Secondary;
-use super::staging::{Item, Staged, bytes_of};
+use super::staging::{Item, Staged, Taken, bytes_of};
 use crate::disk::{Disk, Error, Host, Result};
 use crate::link::frame::Body;
 use crate::overlay::{Saved, UndoLog};
@@ -64,22 +64,21 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             continue;
         }
         s.batches.set(s.batches.get() + 1);
-        let last = batch.last().map_or(0, |b| b.sequence);
-        let done = Rc::new(Cell::new(false));
-        s.progress.borrow_mut().push_back((last, done.clone()));
+        let taken = Rc::new(Taken::new(&batch));
+        s.progress.borrow_mut().push_back(taken.clone());
         if batch.iter().any(|b| b.item.place().is_none()) {
             s.changed.wait_until(|| s.batches.get() == 1).await;
             if s.failed.borrow().is_some() {
                 finish(
                     &s,
                     batch,
-                    &done,
+                    &taken,
                     &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
                 );
                 continue;
             }
             let result = barrier(&s, &batch).await;
-            finish(&s, batch, &done, &result);
+            finish(&s, batch, &taken, &result);
         } else {
             let mut batch = batch;
             let saved = read_old(&s, &batch).await.map(|saved| spare_equal(&s, &mut batch, saved));
@@ -87,7 +86,7 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             busy.set(true);
             let (s2, busy2) = (s.clone(), busy.clone());
             s.host.spawn("apply", async move {
-                save_and_overwrite(s2, batch, saved, done, busy2).await;
+                save_and_overwrite(s2, batch, saved, taken, busy2).await;
             });
         }
     }
@@ -116,11 +115,11 @@ async fn save_and_overwrite<H: Host>(
     s: Rc<Secondary<H>>,
     batch: Vec<Staged>,
     saved: Result<Vec<Saved>>,
-    done: Rc<Cell<bool>>,
+    taken: Rc<Taken>,
     busy: Busy,
 ) {
     let saved = match saved {
-        Ok(saved) => save(&s, saved).await,
+        Ok(saved) => save(&s, &taken, saved).await,
         Err(e) => Err(e),
     };
     // After an error nothing more touches the disk: what is acknowledged but not applied is dropped.
@@ -129,7 +128,7 @@ async fn save_and_overwrite<H: Host>(
         finish(
             &s,
             batch,
-            &done,
+            &taken,
             &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
         );
         return;
@@ -137,17 +136,17 @@ async fn save_and_overwrite<H: Host>(
     if let Err(e) = saved {
         s.fail(&e);
         busy.set(false);
-        finish(&s, batch, &done, &Err(e));
+        finish(&s, batch, &taken, &Err(e));
         return;
     }
     // The locks are queued here, in stream order, before the next batch can do so.
     let overwrites: Vec<_> = batch.iter().map(|b| overwrite(&s, &b.item)).collect();
     busy.set(false);
     let result: Result<()> = join_all(overwrites).await.into_iter().collect();
-    finish(&s, batch, &done, &result);
+    finish(&s, batch, &taken, &result);
 }
 
-async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
+async fn save<H: Host>(s: &Secondary<H>, taken: &Taken, saved: Vec<Saved>) -> Result<()> {
     if saved.is_empty() {
         return Ok(());
     }
@@ -160,7 +159,10 @@ async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
         Some(log) => log,
         None => record::open_log(s).await?,
     };
-    log.append(saved).await
+    let before = log.used();
+    log.append(saved).await?;
+    taken.saved.set(log.used() - before);
+    Ok(())
 }
 
 fn overwrite<H: Host>(
@@ -188,11 +190,11 @@ fn overwrite<H: Host>(
 }
 
 /// A batch is applied, or was given up.
-fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, result: &Result<()>) {
+fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, taken: &Taken, result: &Result<()>) {
     if let Err(e) = result {
         s.fail(e);
     } else {
-        done.set(true);
+        taken.is_applied.set(true);
         s.note_progress();
     }
     let bytes = bytes_of(&batch);

@@ -9,7 +9,7 @@ use crate::replication::ExportKind::{Primary, Secondary, View};
 use crate::replication::LinkState;
 use crate::runtime::Env;
 use crate::sim::{Direction, Held, Sim};
-use crate::units::{ByteRange, Epoch};
+use crate::units::{ByteRange, CLUSTER, Epoch};
 
 const SIZE: u64 = 2 << 20;
 const ALL: ByteRange = ByteRange { start: 0, end: SIZE };
@@ -156,6 +156,32 @@ fn an_epoch_is_closed_early_before_the_undo_space_runs_out() {
             pair.primary.status().checkpoint
         );
         assert_eq!(pair.primary.status().missing, 0);
+        recovers(&pair, &sim).await;
+    });
+}
+
+#[test]
+fn what_is_saved_and_not_applied_yet_counts_once() {
+    run(|sim| async move {
+        // Each write may be a batch of its own, with a header: a quarter of the limit holds all that.
+        let piece = 16 << 10;
+        let quarter = SIZE + SIZE / piece * CLUSTER;
+        let pair = started(&sim, Policy { undo_limit: 4 * quarter, ..policy() }).await;
+        let before = pair.primary.status().checkpoint.epoch;
+        sim.set_disk_delay(Duration::from_millis(50)..Duration::from_millis(100));
+        let p = pair.volume(Primary);
+        // One after the other, so that there are acknowledgements while overwrites are in flight.
+        let writes = ALL.pieces(piece).zip(0..).map(|(part, i)| {
+            let (sim, p) = (sim.clone(), p.clone());
+            async move {
+                sim.pause(Duration::from_millis(2) * i).await;
+                fill(&p, part, 0x22).await.unwrap();
+            }
+        });
+        futures::future::join_all(writes).await;
+        sim.pause(Duration::from_secs(5)).await;
+        assert_eq!(pair.primary.status().checkpoint.epoch, before);
+        sim.set_disk_delay(Duration::ZERO..SOON / 100);
         recovers(&pair, &sim).await;
     });
 }

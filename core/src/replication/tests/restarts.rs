@@ -9,7 +9,7 @@ use crate::replication::ExportKind::{Primary, Secondary, View};
 use crate::sim::{Held, Keep, Sim, SimHost};
 use crate::units::{ByteRange, Epoch};
 
-/// Small: no epoch is closed early, whatever is counted twice while it is on its way.
+/// Small: no epoch is closed early.
 const SIZE: u64 = 1 << 20;
 const ALL: ByteRange = ByteRange { start: 0, end: SIZE };
 const LEN: usize = 1 << 20;

@@ -13,8 +13,7 @@ use crate::runtime::Address;
 use crate::sim::{Sim, SimHost};
 use crate::units::{ByteRange, Epoch, VolumeIndex};
 
-/// Upstream has 64 MiB; less than an eighth of the undo limit, so that no epoch is closed early,
-/// even when what is on its way is counted twice.
+/// Upstream has 64 MiB; far less than a quarter of the undo limit, so that no epoch is closed early.
 const SIZE: u64 = 1 << 20;
 const HALF: u64 = SIZE / 2;
 const LEN: usize = 1 << 20;
