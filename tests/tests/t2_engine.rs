@@ -5,6 +5,8 @@
 //!      ▲ NBD: writes                                     ▲ NBD: the view, then the promoted volume
 //! ```
 
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;

@@ -100,8 +100,11 @@ pub(crate) fn run(
 }
 
 fn start(directory: &Path, buffers: &Path, direct: bool) -> Result<Both> {
-    let policy =
-        Policy { checkpoint_interval: None, undo_limit: Some(ByteLen(UNDO_LIMIT)), ..Policy::default() };
+    let policy = Policy {
+        checkpoint_interval: None,
+        undo_limit: Some(ByteLen(UNDO_LIMIT)),
+        ..Policy::default()
+    };
     let ours_directory = directory.join("ours");
     let qemu_directory = directory.join("qemu");
     for d in [&ours_directory, &qemu_directory] {

@@ -18,7 +18,7 @@ use super::writes::{Moment, Write, Writes};
 
 /// A primary's life.
 #[derive(Debug)]
-pub struct Era {
+pub(crate) struct Era {
     /// The first epoch that it can close.
     pub first_epoch: u64,
     /// Its writes.
@@ -31,7 +31,7 @@ pub struct Era {
 
 /// The whole model.
 #[derive(Debug)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     sizes: Vec<u64>,
     now: Moment,
     patterns: usize,
@@ -44,7 +44,7 @@ pub struct Oracle {
 
 impl Oracle {
     /// Volumes of zeroes.
-    pub fn new(sizes: &[u64]) -> Self {
+    pub(crate) fn new(sizes: &[u64]) -> Self {
         let mut o = Self {
             sizes: sizes.to_vec(),
             now: 0,
@@ -59,19 +59,19 @@ impl Oracle {
     }
 
     /// The next moment.
-    pub fn tick(&mut self) -> Moment {
+    pub(crate) fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now
     }
 
     /// A new write's bytes.
-    pub fn pattern(&mut self) -> Fill {
+    pub(crate) fn pattern(&mut self) -> Fill {
         self.patterns += 1;
         Fill::Pattern(self.patterns)
     }
 
     /// The number of the present era.
-    pub fn era(&self) -> usize {
+    pub(crate) fn era(&self) -> usize {
         self.eras.len() - 1
     }
 
@@ -80,20 +80,20 @@ impl Oracle {
     }
 
     /// The primary begins anew; what with, is not known yet.
-    pub fn begin_era(&mut self, first_epoch: u64) {
+    pub(crate) fn begin_era(&mut self, first_epoch: u64) {
         let (writes, base) = (Writes::new(&self.sizes), self.unknown());
         self.eras.push(Era { first_epoch, writes, base, origin: None });
     }
 
     /// What the present era began with.
-    pub fn know_base(&mut self, base: Vec<Vec<u8>>) {
+    pub(crate) fn know_base(&mut self, base: Vec<Vec<u8>>) {
         if let Some(era) = self.eras.last_mut() {
             era.base = base.into_iter().map(|b| (b.clone(), vec![true; b.len()])).collect();
         }
     }
 
     /// A secondary was promoted to `checkpoint`; with what its consumer wrote, if that is kept.
-    pub fn promoted(&mut self, first_epoch: u64, checkpoint: u64, keep_active: bool) {
+    pub(crate) fn promoted(&mut self, first_epoch: u64, checkpoint: u64, keep_active: bool) {
         let consumer = std::mem::replace(&mut self.consumer, Writes::new(&self.sizes));
         let consumer = if keep_active { consumer } else { Writes::new(&self.sizes) };
         let (writes, base) = (Writes::new(&self.sizes), self.unknown());
@@ -101,7 +101,7 @@ impl Oracle {
     }
 
     /// What is known of checkpoint `epoch`, and of which era it is.
-    pub fn cut(&mut self, epoch: u64) -> (usize, &mut Cut) {
+    pub(crate) fn cut(&mut self, epoch: u64) -> (usize, &mut Cut) {
         let era = self.eras.iter().rposition(|e| e.first_epoch <= epoch).unwrap_or(0);
         let first = self.eras[era].first_epoch;
         let sizes = &self.sizes;
@@ -114,7 +114,7 @@ impl Oracle {
     }
 
     /// A read of the primary, begun at `from` and ended at `to`, returned `bytes`.
-    pub fn check_primary(
+    pub(crate) fn check_primary(
         &mut self,
         volume: usize,
         range: ByteRange,
@@ -170,7 +170,7 @@ impl Oracle {
 
     /// After a crash of the primary that ended `era`: what its disk holds now. What was flushed must
     /// be there; if it was only killed, what was completed.
-    pub fn check_after_crash(
+    pub(crate) fn check_after_crash(
         &mut self,
         era: usize,
         volume: usize,
@@ -237,7 +237,7 @@ impl Oracle {
     }
 
     /// A read of the view that began at `checkpoint` returned `bytes`.
-    pub fn check_view(
+    pub(crate) fn check_view(
         &mut self,
         checkpoint: u64,
         volume: usize,
@@ -294,7 +294,7 @@ impl Oracle {
     }
 
     /// Every checkpoint holds what the one before it held.
-    pub fn check_cuts(&self) -> Result<usize, String> {
+    pub(crate) fn check_cuts(&self) -> Result<usize, String> {
         for (i, era) in self.eras.iter().enumerate() {
             let end = self.eras.get(i + 1).map_or(u64::MAX, |e| e.first_epoch.max(era.first_epoch));
             let mut last: Option<(&u64, &Cut)> = None;
@@ -314,7 +314,7 @@ impl Oracle {
 
     /// A checkpoint that was asked for at `from` is complete at `to`: it holds what was done before,
     /// nothing that began later, and is on the primary's disk.
-    pub fn completed(&mut self, epoch: u64, from: Moment, to: Moment) -> Result<(), String> {
+    pub(crate) fn completed(&mut self, epoch: u64, from: Moment, to: Moment) -> Result<(), String> {
         let (era, cut) = self.cut(epoch);
         cut.after(from);
         cut.before(to);
@@ -332,14 +332,14 @@ impl Oracle {
     }
 
     /// The node of the consumer died: what it did not flush is there or not.
-    pub fn consumer_died(&mut self) {
+    pub(crate) fn consumer_died(&mut self) {
         for w in self.consumer.all.iter_mut().filter(|w| !w.durable) {
             w.torn = true;
         }
     }
 
     /// Begins with no consumer writes.
-    pub fn new_consumer(&mut self) {
+    pub(crate) fn new_consumer(&mut self) {
         self.consumer = Writes::new(&self.sizes);
     }
 }

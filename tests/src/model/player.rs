@@ -17,7 +17,7 @@ use super::world::{NAMES, Side, micros, read_all, spec};
 
 /// What the steps and their requests share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// What may be read.
     pub oracle: RefCell<Oracle>,
     /// The first thing that must not be.
@@ -51,19 +51,19 @@ pub struct Counts {
 
 impl Shared {
     /// Notes what must not be.
-    pub fn fail(&self, what: String) {
+    pub(crate) fn fail(&self, what: String) {
         self.violation.borrow_mut().get_or_insert(what);
     }
 
     /// Notes an error.
-    pub fn check(&self, result: Result<(), String>) {
+    pub(crate) fn check(&self, result: Result<(), String>) {
         if let Err(e) = result {
             self.fail(e);
         }
     }
 
     /// Counts.
-    pub fn count(&self, what: impl FnOnce(&mut Counts)) {
+    pub(crate) fn count(&self, what: impl FnOnce(&mut Counts)) {
         let mut c = self.counts.get();
         what(&mut c);
         self.counts.set(c);
@@ -72,7 +72,7 @@ impl Shared {
 
 /// The player.
 #[derive(Debug)]
-pub struct Player {
+pub(crate) struct Player {
     pub(super) sim: Sim,
     pub(super) setting: Setting,
     pub(super) shared: Rc<Shared>,
@@ -101,7 +101,7 @@ pub(super) fn generation(n: u64) -> Generation {
 
 impl Player {
     /// Both sides, started, with or without content.
-    pub async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
+    pub(crate) async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
         let s = plan.setting.clone();
         let text = |e: understudy_core::disk::Error| format!("at the start: {e:?}");
         sim.set_disk_delay(micros(20)..micros(s.slowness[0]));
@@ -175,7 +175,7 @@ impl Player {
     }
 
     /// Does one step.
-    pub async fn step(&mut self, op: Op) {
+    pub(crate) async fn step(&mut self, op: Op) {
         self.notice();
         match op {
             Op::Write(v, range, kind) => self.write(v, range, kind),
@@ -222,7 +222,7 @@ impl Player {
     }
 
     /// What was done so far, or what must not be.
-    pub fn verdict(&self) -> Result<Counts, String> {
+    pub(crate) fn verdict(&self) -> Result<Counts, String> {
         match &*self.shared.violation.borrow() {
             None => Ok(self.shared.counts.get()),
             Some(v) => Err(v.clone()),

@@ -14,11 +14,11 @@ use understudy_core::units::ByteRange;
 use super::content::Fill;
 
 /// A moment: how many beginnings and ends there were before. Never the same twice.
-pub type Moment = u64;
+pub(crate) type Moment = u64;
 
 /// One write that is done in one piece.
 #[derive(Clone, Copy, Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// Of which volume.
     pub volume: usize,
     /// Where.
@@ -39,24 +39,24 @@ pub struct Write {
 
 impl Write {
     /// Whether it surely was done before `other` began.
-    pub fn precedes(&self, other: &Self) -> bool {
+    pub(crate) fn precedes(&self, other: &Self) -> bool {
         self.is_done_before(other.began)
     }
 
     /// Whether it surely was done by then.
-    pub fn is_done_before(&self, moment: Moment) -> bool {
+    pub(crate) fn is_done_before(&self, moment: Moment) -> bool {
         !self.torn && self.ended.is_some_and(|e| e < moment)
     }
 
     /// Whether `bytes` at `part` are its.
-    pub fn matches(&self, part: ByteRange, bytes: &[u8]) -> bool {
+    pub(crate) fn matches(&self, part: ByteRange, bytes: &[u8]) -> bool {
         self.fill.bytes(part) == bytes
     }
 }
 
 /// The writes of one era, or of a consumer.
 #[derive(Default, Debug)]
-pub struct Writes {
+pub(crate) struct Writes {
     /// All of them, in the order in which they began.
     pub all: Vec<Write>,
     /// Per volume: the start of each segment, its end, and who wrote there.
@@ -65,13 +65,13 @@ pub struct Writes {
 
 impl Writes {
     /// None yet, of volumes of these sizes.
-    pub fn new(sizes: &[u64]) -> Self {
+    pub(crate) fn new(sizes: &[u64]) -> Self {
         let segments = sizes.iter().map(|s| BTreeMap::from([(0, (*s, Vec::new()))])).collect();
         Self { all: Vec::new(), segments }
     }
 
     /// Adds one; says its number.
-    pub fn add(&mut self, write: Write) -> usize {
+    pub(crate) fn add(&mut self, write: Write) -> usize {
         let id = self.all.len();
         if let Some(map) = self.segments.get_mut(write.volume) {
             split(map, write.range.start);
@@ -85,7 +85,12 @@ impl Writes {
     }
 
     /// The segments of `range`, each no longer than a multiple-of-`unit` block, with their writers.
-    pub fn over(&self, volume: usize, range: ByteRange, unit: u64) -> Vec<(ByteRange, Vec<usize>)> {
+    pub(crate) fn over(
+        &self,
+        volume: usize,
+        range: ByteRange,
+        unit: u64,
+    ) -> Vec<(ByteRange, Vec<usize>)> {
         let Some(map) = self.segments.get(volume) else { return Vec::new() };
         let first = map.range(..=range.start).next_back().map_or(0, |(s, _)| *s);
         let mut out = Vec::new();
