@@ -124,11 +124,13 @@ impl ByteRange {
     }
 
     /// The common bytes; empty when there are none.
+    #[must_use]
     pub fn intersect(self, other: Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
 
     /// The smallest range with both ends a multiple of `align` (a power of two) that covers this one.
+    #[must_use]
     pub fn round_out(self, align: u64) -> Self {
         Self {
             start: self.start & !(align - 1),
@@ -138,6 +140,7 @@ impl ByteRange {
 
     /// The largest range with both ends a multiple of `align` (a power of two) inside this one;
     /// empty when there is none.
+    #[must_use]
     pub fn round_in(self, align: u64) -> Self {
         let start = self.start.saturating_add(align - 1) & !(align - 1);
         Self::new(start, self.end & !(align - 1))
@@ -368,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_generation_reads_back_as_it_was_written() {
-        let g = Generation { number: 3, id: 0xc0ffee };
+        let g = Generation { number: 3, id: 0x00c0_ffee };
         assert_eq!(g.to_string(), "3-0000000000c0ffee");
         assert_eq!(g.to_string().parse::<Generation>().unwrap(), g);
         assert!("3".parse::<Generation>().is_err());

@@ -43,6 +43,10 @@ use crate::units::{ByteOffset, ByteRange};
 ///
 /// Two requests in flight that overlap have no order: who cares holds a range lock.
 /// After a flush has failed, a disk is poisoned: everything fails with [`ErrorKind::Poisoned`].
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "a disk has at least one sector: there is nothing to ask"
+)]
 pub trait Disk: Clone + 'static {
     /// Its length in bytes.
     fn len(&self) -> u64;

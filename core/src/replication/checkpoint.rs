@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::primary::{Peer, Primary};
+use super::peer::Peer;
+use super::primary::Primary;
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::link::frame::Body;
 use crate::runtime::{Mono, timeout};

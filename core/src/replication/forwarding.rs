@@ -17,7 +17,8 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::group::Group;
-use super::primary::{Payload, Peer, Primary};
+use super::peer::Peer;
+use super::primary::{Payload, Primary};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::ZEROES_MAX;
 use crate::overlay::{Role, Stage};

@@ -62,6 +62,9 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) changed: Signal,
 }
 
+/// The primary, and what it serves from after a failover.
+pub(crate) type PrimaryPart<H> = (Rc<Primary<H>>, Option<Rc<Promoted<H>>>);
+
 /// Per volume, both pairs of data and map.
 pub(crate) type ActiveFiles<H> = Vec<[(<H as Host>::Disk, <H as Host>::Disk); 2]>;
 
@@ -204,7 +207,7 @@ impl<H: Host> Group<H> {
         }
     }
 
-    pub(crate) fn primary(&self) -> Option<(Rc<Primary<H>>, Option<Rc<Promoted<H>>>)> {
+    pub(crate) fn primary(&self) -> Option<PrimaryPart<H>> {
         match &*self.0.part.borrow() {
             Part::Primary(p, q) => Some((p.clone(), q.clone())),
             Part::Secondary(_) | Part::Idle => None,
@@ -221,16 +224,12 @@ impl<H: Host> Group<H> {
             return Ok(i.clone());
         }
         let lens: Vec<u64> = self.0.replicas.iter().map(|r| r.disk.len()).collect();
-        let log = match self.0.dir.open("intent").await? {
-            Some(file) => IntentLog::open(file, &lens).await?,
-            None => {
-                let file = self
-                    .0
-                    .dir
-                    .create("intent", IntentLog::<H::Disk>::file_len(&lens), Space::Written)
-                    .await?;
-                IntentLog::create(file, &lens).await?
-            }
+        let log = if let Some(file) = self.0.dir.open("intent").await? {
+            IntentLog::open(file, &lens).await?
+        } else {
+            let len = IntentLog::<H::Disk>::file_len(&lens);
+            let file = self.0.dir.create("intent", len, Space::Written).await?;
+            IntentLog::create(file, &lens).await?
         };
         let log = Rc::new(log);
         *self.0.intent.borrow_mut() = Some(log.clone());

@@ -52,6 +52,10 @@ pub enum Verdict {
 }
 
 /// Decides. `promotable`: a checkpoint is recorded here.
+#[allow(
+    clippy::match_same_arms,
+    reason = "a table: one line for each stage and operation, read from top to bottom"
+)]
 pub fn decide(role: Role, stage: Stage, promotable: bool, operation: Operation) -> Verdict {
     use Operation as Op;
     use Verdict::{Go, Ignore, Refuse};

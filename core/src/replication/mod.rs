@@ -1,16 +1,18 @@
 //! The replication filter of a group of volumes: start, checkpoint, get_error, stop, failover.
 //!
 //! ```text
-//!   Group (group.rs, operate.rs, resume.rs, report.rs)
+//!   Group (group, operate, resume, report)
 //!     ├─ machine      which operation is allowed in which stage: pure
 //!     ├─ Store        the group superblock, one atomic change at a time
 //!     ├─ Primary      the VM's side: local disk beside the forwarding leg
+//!     │    ├─ Peer        what it has besides with a peer: leg, intent marks, errors
 //!     │    ├─ Leg         spans, missing, window: what the peer has and lacks
 //!     │    ├─ session     connect, hello, receive, backoff
 //!     │    ├─ checkpoint  when an epoch is closed, when its checkpoint is complete
 //!     │    ├─ resync      sends what is missing
 //!     │    └─ Promoted    after a failover: view at once, merged in the background
-//!     ├─ Secondary    staging
+//!     ├─ Secondary    rolled back to the last checkpoint at any time
+//!     │    ├─ staging     taken and not applied yet: by a session, or inbound
 //!     │    ├─ serve       its side of a session
 //!     │    ├─ apply       save old content, sync, overwrite
 //!     │    ├─ record      begin-epoch N+1 makes record N
@@ -23,11 +25,13 @@ mod apply;
 mod checkpoint;
 mod forwarding;
 mod group;
+mod inbound;
 mod leg;
 mod local;
 mod logs;
 pub mod machine;
 mod operate;
+mod peer;
 mod primary;
 mod promoted;
 mod record;
@@ -38,6 +42,7 @@ mod resync;
 mod secondary;
 mod serve;
 mod session;
+mod staging;
 mod status;
 mod store;
 mod view;

@@ -25,7 +25,7 @@ impl<H: Host> Replica<H> {
     /// Makes a replica of zeroes in an empty directory. An error leaves files behind that only a
     /// new call into an empty directory makes good: make it under a temporary name.
     pub async fn create(dir: H::Dir, volume: VolumeId, uuid: Uuid, size: u64) -> Result<Self> {
-        if size == 0 || size % SECTOR != 0 || size > VOLUME_MAX {
+        if size == 0 || !size.is_multiple_of(SECTOR) || size > VOLUME_MAX {
             return Err(Error::own(
                 ErrorKind::Invalid,
                 format!(

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use super::group::{Group, Part};
 use super::leg::Leg;
 use super::local::Local;
-use super::primary::{Peer, Primary};
+use super::peer::Peer;
+use super::primary::Primary;
 use super::promoted::Promoted;
 use super::replica::slot_of;
 use super::secondary::{Secondary, SecondaryVolume};
@@ -159,7 +160,7 @@ impl<H: Host> Group<H> {
             log: RefCell::default(),
             saving: Cell::new(record != Epoch::NONE),
             open_epoch: Cell::new(open),
-            staging: super::secondary::Staging::default(),
+            staging: super::staging::Staging::default(),
             progress: RefCell::default(),
             applied: Cell::default(),
             batches: Cell::default(),

@@ -8,7 +8,8 @@
 
 use std::rc::Rc;
 
-use super::primary::{Peer, Primary};
+use super::peer::Peer;
+use super::primary::Primary;
 use crate::disk::{Disk, Host, Result};
 use crate::link::frame::Body;
 use crate::runtime::Buf;

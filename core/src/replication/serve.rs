@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::group::Group;
-use super::secondary::{Item, Secondary, Staged};
+use super::secondary::Secondary;
 use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_hello};
+use super::staging::{Item, Staged};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};

@@ -9,7 +9,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::primary::{Peer, Primary};
+use super::peer::Peer;
+use super::primary::Primary;
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};

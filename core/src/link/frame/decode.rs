@@ -24,7 +24,7 @@ pub struct Header {
     pub payload_len: usize,
     crc: u32,
     /// The checksum of the header's own part.
-    header_crc: u32,
+    own_crc: u32,
 }
 
 /// Decodes a header; refuses what no sender of this version writes, before its payload is read.
@@ -62,7 +62,7 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
             "type {kind} with a payload of {payload_len} bytes for a length of {second}"
         )));
     }
-    let header_crc = crc32c::crc32c(b.get(..36).unwrap_or_default());
+    let own_crc = crc32c::crc32c(b.get(..36).unwrap_or_default());
     Ok(Header {
         kind,
         volume,
@@ -71,13 +71,13 @@ pub fn decode_header(b: &[u8; HEADER_LEN]) -> Result<Header, FrameError> {
         second,
         payload_len: usize_of(payload_len),
         crc,
-        header_crc,
+        own_crc,
     })
 }
 
 /// Decodes the whole frame, its checksum first.
 pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
-    if crc32c::crc32c_append(h.header_crc, &payload) != h.crc {
+    if crc32c::crc32c_append(h.own_crc, &payload) != h.crc {
         return Err(FrameError(format!("checksum of frame {} (type {})", h.sequence, h.kind)));
     }
     let range = || {

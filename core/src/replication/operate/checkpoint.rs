@@ -1,11 +1,9 @@
 //! Checkpoint on demand: asked of the primary, or cut for an inbound writer.
 
-use std::rc::Rc;
-
 use super::super::checkpoint;
 use super::super::group::Group;
+use super::super::inbound::stage_begin_epoch;
 use super::super::machine::Operation;
-use super::super::secondary::{Item, Secondary, Staged};
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::units::{Epoch, Generation};
 
@@ -43,24 +41,4 @@ impl<H: Host> Group<H> {
         }
         stage_begin_epoch(&s).await
     }
-}
-
-/// An inbound writer's epoch ends here: everything that it was told is done is in it.
-async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<Epoch> {
-    let next = s.open_epoch.get().next();
-    let (done, wait) = futures::channel::oneshot::channel();
-    let sequence = s.next_sequence();
-    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next, s.host.wall()), Some(done))).await;
-    wait.await.map_err(|_| {
-        Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")
-    })??;
-    s.changed
-        .wait_until(|| {
-            s.failed.borrow().is_some() || s.last.get().epoch >= next.previous() || s.ended.get()
-        })
-        .await;
-    if let Some(e) = &*s.failed.borrow() {
-        return Err(Error::own(ErrorKind::Io, e.clone()));
-    }
-    Ok(s.last.get().epoch)
 }

@@ -9,17 +9,16 @@
 //! After a change of generation or role every request fails for good (invariant 7): only a fresh
 //! attach sees the promoted disk.
 
-use std::future::Future;
+mod disk;
+
 use std::rc::Rc;
 
-use super::align;
 use super::group::Group;
 use super::primary::Payload;
-use super::secondary::{Item, Secondary, Staged};
-use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use super::secondary::Secondary;
+use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::overlay::Stage;
-use crate::runtime::{Buf, Data};
-use crate::units::{BUF_PIECE, ByteOffset, ByteRange, Generation, VolumeIndex, u64_of, usize_of};
+use crate::units::{ByteOffset, ByteRange, Generation, VolumeIndex};
 
 /// What kind of access a volume gives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -191,47 +190,6 @@ impl<H: Host> Opening<H> {
     }
 }
 
-impl<H: Host> Secondary<H> {
-    /// The number of a frame that came by no link.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.received.set(self.received.get() + 1);
-        self.received.get()
-    }
-
-    /// A foreign primary's write: complete when it is applied.
-    async fn inbound_write(
-        &self,
-        volume: VolumeIndex,
-        range: ByteRange,
-        payload: Payload,
-    ) -> Result<()> {
-        let mut waits = Vec::new();
-        for piece in range.pieces(BUF_PIECE) {
-            if let Some(e) = &*self.failed.borrow() {
-                return Err(Error::own(ErrorKind::Io, e.clone()));
-            }
-            let item = match &payload {
-                Payload::Data(d) => {
-                    let part =
-                        usize_of(piece.start - range.start)..usize_of(piece.end - range.start);
-                    Item::Write(volume, piece, d.slice(part))
-                }
-                Payload::Zero { punch, .. } => Item::Zero { volume, range: piece, punch: *punch },
-            };
-            let (done, wait) = futures::channel::oneshot::channel();
-            let sequence = self.next_sequence();
-            self.staging.push(Staged::new(sequence, item, Some(done))).await;
-            waits.push(wait);
-        }
-        for wait in waits {
-            wait.await.map_err(|_| {
-                Error::own(ErrorKind::Stale, "the role ended before the write was applied")
-            })??;
-        }
-        Ok(())
-    }
-}
-
 impl<H: Host> Volume<H> {
     /// `VOLUME/KIND@GENERATION`: others are refused at connect.
     pub fn export_name(&self) -> &str {
@@ -251,107 +209,5 @@ impl<H: Host> Volume<H> {
     /// Notified when [`check`](Self::check) may have changed.
     pub fn changed(&self) -> crate::runtime::Signal {
         self.0.group.changed()
-    }
-}
-
-impl<H: Host> Disk for Volume<H> {
-    fn len(&self) -> u64 {
-        self.0.size
-    }
-
-    fn read(&self, at: ByteOffset, buf: Buf) -> impl Future<Output = (Buf, Result<()>)> + 'static {
-        let o = self.0.clone();
-        async move {
-            if let Err(e) = o.check_range("read", at, u64_of(buf.len())) {
-                return (buf, Err(e));
-            }
-            match o.kind {
-                ExportKind::Primary => match o.group.primary() {
-                    Some((p, _)) => p.read(o.index, at, buf).await,
-                    None => (buf, Err(Error::own(ErrorKind::Stale, "no longer the primary"))),
-                },
-                ExportKind::View => match o.secondary() {
-                    Ok(s) => s.view_read(o.index, at, buf).await,
-                    Err(e) => (buf, Err(e)),
-                },
-                ExportKind::Secondary | ExportKind::Inbound => match o.secondary() {
-                    Ok(s) => align::read(&s.volumes[o.index.get()].disk, at, buf).await,
-                    Err(e) => (buf, Err(e)),
-                },
-            }
-        }
-    }
-
-    fn write(&self, at: ByteOffset, data: Data) -> impl Future<Output = Result<()>> + 'static {
-        let o = self.0.clone();
-        async move {
-            let len = u64_of(data.len());
-            o.write(at, Payload::Data(data), len).await
-        }
-    }
-
-    fn writev(
-        &self,
-        at: ByteOffset,
-        data: Vec<Data>,
-    ) -> impl Future<Output = Result<()>> + 'static {
-        let o = self.0.clone();
-        async move {
-            let mut at = at.0;
-            for d in data {
-                let len = u64_of(d.len());
-                o.write(ByteOffset(at), Payload::Data(d), len).await?;
-                at += len;
-            }
-            Ok(())
-        }
-    }
-
-    fn write_zeroes(
-        &self,
-        range: ByteRange,
-        punch: bool,
-    ) -> impl Future<Output = Result<()>> + 'static {
-        let o = self.0.clone();
-        async move {
-            o.write(range.offset(), Payload::Zero { len: range.len(), punch }, range.len()).await
-        }
-    }
-
-    fn flush(&self) -> impl Future<Output = Result<()>> + 'static {
-        let o = self.0.clone();
-        async move {
-            o.check()?;
-            match o.kind {
-                ExportKind::Primary => match o.group.primary() {
-                    Some((p, _)) => p.flush(o.index).await,
-                    None => Err(Error::own(ErrorKind::Stale, "no longer the primary")),
-                },
-                ExportKind::View => o.secondary()?.view_flush(o.index).await,
-                ExportKind::Secondary => Ok(()),
-                ExportKind::Inbound => o.secondary()?.volumes[o.index.get()].disk.flush().await,
-            }
-        }
-    }
-
-    fn allocation(
-        &self,
-        range: ByteRange,
-    ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
-        let o = self.0.clone();
-        async move {
-            o.check_range("block status", range.offset(), range.len())?;
-            match o.kind {
-                ExportKind::Primary => match o.group.primary() {
-                    Some((p, _)) => p.volumes[o.index.get()].local.allocation(range).await,
-                    None => Err(Error::own(ErrorKind::Stale, "no longer the primary")),
-                },
-                ExportKind::Secondary | ExportKind::Inbound => {
-                    o.secondary()?.volumes[o.index.get()].disk.allocation(range).await
-                }
-                // What lies over the disk would have to be asked too: all of it counts as allocated.
-                ExportKind::View => Ok(vec![(range, true)]),
-            }
-        }
     }
 }

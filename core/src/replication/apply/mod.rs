@@ -10,19 +10,22 @@
 //! two epochs: a begin-epoch waits until everything before it is applied. Overlapping overwrites
 //! take their range locks in stream order.
 
+mod old;
+
 use std::cell::Cell;
 use std::rc::Rc;
 
 use futures::future::join_all;
 
+use self::old::{read_old, spare_equal};
 use super::align;
 use super::record;
-use super::secondary::{Item, Secondary, Staged, bytes_of};
+use super::secondary::Secondary;
+use super::staging::{Item, Staged, bytes_of};
 use crate::disk::{Disk, Error, Host, Result};
 use crate::link::frame::Body;
-use crate::overlay::{Content, Saved, UndoLog};
-use crate::runtime::{Buf, Signal};
-use crate::units::{BUF_PIECE, ByteRange, CLUSTER, VolumeIndex, usize_of};
+use crate::overlay::{Saved, UndoLog};
+use crate::runtime::Signal;
 
 /// The most frames of one batch.
 const BATCH_FRAMES: usize = 256;
@@ -71,12 +74,12 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
                     &s,
                     batch,
                     &done,
-                    Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+                    &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
                 );
                 continue;
             }
             let result = barrier(&s, &batch).await;
-            finish(&s, batch, &done, result);
+            finish(&s, batch, &done, &result);
         } else {
             let mut batch = batch;
             let saved = read_old(&s, &batch).await.map(|saved| spare_equal(&s, &mut batch, saved));
@@ -84,7 +87,7 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
             busy.set(true);
             let (s2, busy2) = (s.clone(), busy.clone());
             s.host.spawn("apply", async move {
-                save_and_overwrite(s2, batch, saved, done, busy2).await
+                save_and_overwrite(s2, batch, saved, done, busy2).await;
             });
         }
     }
@@ -108,131 +111,6 @@ async fn barrier<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<()> 
     Ok(())
 }
 
-/// The old content of every cluster that the batch will change and no log of this epoch holds.
-async fn read_old<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<Vec<Saved>> {
-    if !s.saving.get() {
-        return Ok(Vec::new());
-    }
-    let mut wanted: Vec<(VolumeIndex, ByteRange, bool)> = Vec::new();
-    for b in batch {
-        if let Some((v, range)) = b.item.place() {
-            let is_zero = matches!(b.item, Item::Zero { .. });
-            claim(s, v, range, |r| wanted.push((v, r, is_zero)));
-        }
-    }
-    // All reads are in flight together.
-    let reads: Vec<_> = wanted
-        .into_iter()
-        .flat_map(|(v, range, is_zero)| range.pieces(BUF_PIECE).map(move |r| (v, r, is_zero)))
-        .map(|(v, range, is_zero)| read_one(s, v, range, is_zero))
-        .collect();
-    let mut saved = Vec::new();
-    for part in join_all(reads).await {
-        saved.extend(part?);
-    }
-    Ok(saved)
-}
-
-/// Resync often sends what is here already (its bitmaps are coarse after a crash). Such a frame is
-/// neither saved nor written, unless another frame of the batch touches the same place.
-fn spare_equal<H: Host>(
-    s: &Secondary<H>,
-    batch: &mut [Staged],
-    mut saved: Vec<Saved>,
-) -> Vec<Saved> {
-    for i in 0..batch.len() {
-        let Some(Staged { item: Item::Resync(v, range, data), .. }) = batch.get(i) else {
-            continue;
-        };
-        let (v, range) = (*v, *range);
-        let others =
-            batch.iter().enumerate().filter(|(j, _)| *j != i).filter_map(|(_, b)| b.item.place());
-        let is_alone =
-            !others.clone().any(|(ov, or)| ov == v && or.round_out(CLUSTER).overlaps(range));
-        let old: Vec<_> =
-            saved.iter().filter(|o| o.volume == v && o.range.overlaps(range)).collect();
-        let covered: u64 = old.iter().map(|o| o.range.len()).sum();
-        if !is_alone || covered != range.len() || !old.iter().all(|o| is_equal(o, range, data)) {
-            continue;
-        }
-        saved.retain(|o| o.volume != v || !o.range.overlaps(range));
-        if let Some(claimed) = s.claimed.borrow_mut().get_mut(v.get()) {
-            claimed.clear(range);
-        }
-        if let Some(b) = batch.get_mut(i) {
-            b.item = Item::Spared;
-        }
-    }
-    saved
-}
-
-fn is_equal(old: &Saved, range: ByteRange, data: &[u8]) -> bool {
-    let Content::Data(old_data) = &old.content else { return false };
-    let Some(start) = old.range.start.checked_sub(range.start).map(usize_of) else { return false };
-    data.get(start..start + old_data.len()).is_some_and(|new| new == &old_data[..])
-}
-
-/// Claims the clusters of `range` that are not saved yet, in runs.
-fn claim<H: Host>(
-    s: &Secondary<H>,
-    v: VolumeIndex,
-    range: ByteRange,
-    mut run: impl FnMut(ByteRange),
-) {
-    let mut claimed = s.claimed.borrow_mut();
-    let Some(claimed) = claimed.get_mut(v.get()) else { return };
-    let mut open: Option<ByteRange> = None;
-    for c in range.clusters() {
-        let cluster = c.range();
-        if claimed.contains(c) {
-            open.take().into_iter().for_each(&mut run);
-        } else {
-            claimed.set(cluster);
-            open = Some(open.map_or(cluster, |o| ByteRange::new(o.start, cluster.end)));
-        }
-    }
-    open.into_iter().for_each(&mut run);
-}
-
-fn read_one<H: Host>(
-    s: &Secondary<H>,
-    v: VolumeIndex,
-    range: ByteRange,
-    is_zero: bool,
-) -> impl Future<Output = Result<Vec<Saved>>> + use<H> {
-    let disk = s.volume(v).map(|vol| vol.disk.clone());
-    async move {
-        let disk = disk?;
-        if !is_zero {
-            let (buf, r) = disk.read(range.offset(), Buf::new(usize_of(range.len()))).await;
-            r?;
-            return Ok(vec![Saved { volume: v, range, content: Content::Data(buf.freeze()) }]);
-        }
-        // A discard of what is not allocated saves a line instead of the zeroes.
-        let mut out = Vec::new();
-        for (part, allocated) in disk.allocation(range).await? {
-            let part = if allocated { part.round_out(CLUSTER) } else { part.round_in(CLUSTER) }
-                .intersect(range);
-            let part = ByteRange::new(
-                part.start.max(out.last().map_or(range.start, |s: &Saved| s.range.end)),
-                part.end,
-            );
-            if part.is_empty() {
-                continue;
-            }
-            let content = if allocated {
-                let (buf, r) = disk.read(part.offset(), Buf::new(usize_of(part.len()))).await;
-                r?;
-                Content::Data(buf.freeze())
-            } else {
-                Content::Zero
-            };
-            out.push(Saved { volume: v, range: part, content });
-        }
-        Ok(out)
-    }
-}
-
 /// The second and third stage of one batch.
 async fn save_and_overwrite<H: Host>(
     s: Rc<Secondary<H>>,
@@ -252,21 +130,21 @@ async fn save_and_overwrite<H: Host>(
             &s,
             batch,
             &done,
-            Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
+            &Err(Error::own(crate::disk::ErrorKind::Io, "the session has failed")),
         );
         return;
     }
     if let Err(e) = saved {
         s.fail(&e);
         busy.set(false);
-        finish(&s, batch, &done, Err(e));
+        finish(&s, batch, &done, &Err(e));
         return;
     }
     // The locks are queued here, in stream order, before the next batch can do so.
     let overwrites: Vec<_> = batch.iter().map(|b| overwrite(&s, &b.item)).collect();
     busy.set(false);
     let result: Result<()> = join_all(overwrites).await.into_iter().collect();
-    finish(&s, batch, &done, result);
+    finish(&s, batch, &done, &result);
 }
 
 async fn save<H: Host>(s: &Secondary<H>, saved: Vec<Saved>) -> Result<()> {
@@ -310,8 +188,8 @@ fn overwrite<H: Host>(
 }
 
 /// A batch is applied, or was given up.
-fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, result: Result<()>) {
-    if let Err(e) = &result {
+fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, done: &Cell<bool>, result: &Result<()>) {
+    if let Err(e) = result {
         s.fail(e);
     } else {
         done.set(true);

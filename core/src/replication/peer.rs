@@ -1,0 +1,95 @@
+//! What a primary with a peer has besides: the leg, the intent marks, and how checkpoints stand.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::leg::Leg;
+use crate::disk::Host;
+use crate::overlay::IntentLog;
+use crate::runtime::Task;
+use crate::units::{ByteRange, VolumeIndex};
+
+/// What a primary with a peer has besides.
+pub(crate) struct Peer<H: Host> {
+    pub(crate) leg: Rc<Leg<H>>,
+    pub(crate) intent: Rc<IntentLog<H::Disk>>,
+    /// Ranges whose writes are on their way from intent mark to bitmap: their marks stay.
+    in_path: RefCell<Vec<(VolumeIndex, ByteRange)>>,
+    /// Up to which flush frame the peer has answered in this session.
+    pub(crate) flushed: Cell<u64>,
+    /// Checkpoints that were asked for: the cut must come after.
+    pub(crate) requested: Cell<u64>,
+    /// Of these, how many a cut has served.
+    pub(crate) served: Cell<u64>,
+    /// The last checkpoint that is complete.
+    pub(crate) last: Cell<super::status::Checkpoint>,
+    /// What is wrong now, if anything is.
+    pub(crate) trouble: RefCell<Option<String>>,
+    /// The first error since the last complete checkpoint, for `get_error`.
+    pub(crate) error: RefCell<Option<String>>,
+    /// The last frame was sent; what is written from here on is the solo primary's.
+    pub(crate) stopping: Cell<bool>,
+    pub(crate) tasks: RefCell<Vec<Task>>,
+}
+
+impl<H: Host> Peer<H> {
+    pub(crate) fn new(
+        leg: Rc<Leg<H>>,
+        intent: Rc<IntentLog<H::Disk>>,
+        last: super::status::Checkpoint,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            leg,
+            intent,
+            in_path: RefCell::default(),
+            flushed: Cell::default(),
+            requested: Cell::default(),
+            served: Cell::default(),
+            last: Cell::new(last),
+            trouble: RefCell::default(),
+            error: RefCell::default(),
+            stopping: Cell::default(),
+            tasks: RefCell::default(),
+        })
+    }
+
+    /// Notes what is wrong; the first since the last checkpoint stays for `get_error`.
+    pub(crate) fn note(&self, what: String) {
+        self.error.borrow_mut().get_or_insert_with(|| what.clone());
+        *self.trouble.borrow_mut() = Some(what);
+    }
+
+    /// Clears the intent marks that nothing relies on any more.
+    pub(crate) fn sweep_intent(&self) {
+        self.intent.sweep(|v, r| {
+            self.leg.is_relied_on(v, r)
+                || self.in_path.borrow().iter().any(|(iv, ir)| *iv == v && ir.overlaps(r))
+        });
+    }
+
+    pub(crate) fn end_tasks(&self) {
+        for t in self.tasks.take() {
+            t.cancel();
+        }
+        self.leg.session_down();
+    }
+}
+
+/// Keeps a range in a peer's `in_path` list.
+pub(crate) struct InPath<H: Host>(Rc<Peer<H>>, VolumeIndex, ByteRange);
+
+impl<H: Host> InPath<H> {
+    pub(crate) fn new(peer: &Rc<Peer<H>>, volume: VolumeIndex, range: ByteRange) -> Self {
+        peer.in_path.borrow_mut().push((volume, range));
+        Self(peer.clone(), volume, range)
+    }
+}
+
+impl<H: Host> Drop for InPath<H> {
+    fn drop(&mut self) {
+        let mut list = self.0.in_path.borrow_mut();
+        if let Some(i) = list.iter().position(|(v, r)| *v == self.1 && *r == self.2) {
+            list.swap_remove(i);
+        }
+    }
+}
