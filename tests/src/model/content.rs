@@ -30,7 +30,7 @@ fn table() -> &'static [u8] {
     static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut once = vec![0; PERIOD];
-        Random::new(0x7461_626c_65).fill(&mut once);
+        Random::new(0x0074_6162_6c65).fill(&mut once);
         [once.clone(), once].concat()
     })
 }
