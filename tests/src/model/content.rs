@@ -19,7 +19,7 @@ const STEP: usize = 40_503;
 
 /// What a write holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fill {
+pub(super) enum Fill {
     /// Bytes that only the write of this number has.
     Pattern(usize),
     /// Zeroes.
@@ -37,7 +37,7 @@ fn table() -> &'static [u8] {
 
 impl Fill {
     /// Its bytes at `range` of a volume.
-    pub(crate) fn bytes(self, range: ByteRange) -> &'static [u8] {
+    pub(super) fn bytes(self, range: ByteRange) -> &'static [u8] {
         static ZEROES: [u8; PERIOD] = [0; PERIOD];
         let len = usize_of(range.len());
         match self {
