@@ -5,7 +5,7 @@
 use understudy_tests::model::{Mix, Plan, judge, play};
 
 /// Histories that once found a defect of the filter.
-const FOUND: [(Mix, u64); 8] = [
+const FOUND: [(Mix, u64); 9] = [
     // A window that waited to be empty waited for heartbeats too.
     (Mix::Calm, 1),
     // A consumer's zeroes outlived the checkpoint they lay over.
@@ -20,6 +20,8 @@ const FOUND: [(Mix, u64); 8] = [
     (Mix::Faults, 300),
     // An engine killed during the commit lost what the VM had been told was done.
     (Mix::Faults, 916),
+    // A link that fell silent within a frame was never found to be.
+    (Mix::Faults, 7238),
     // A stale primary that was stopped goes on after the failover.
     (Mix::Faults, 134),
 ];

@@ -5,6 +5,8 @@
 //!      ▲ NBD: writes                                     ▲ NBD: the view, then the promoted volume
 //! ```
 
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -309,7 +311,7 @@ fn strangers_garbage_and_crowds_hurt_nobody_else() {
         assert_eq!(client.read(4096, 4096).unwrap(), [7; 4096]);
         engine.group(&group).unwrap();
     }
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     // Once the crowd has gone there is room again.
     let end = Instant::now() + Duration::from_secs(20);
     loop {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::frame::{self, Body, FrameError, HEADER_LEN};
@@ -46,11 +47,15 @@ impl<E: Env> Connection<E> {
 
     /// The next frame and its sequence. [`LinkError::Silent`] when none is complete within `limit`.
     pub async fn receive(&mut self, limit: Duration) -> Result<(u64, Body), LinkError> {
-        if self.is_buffered() {
-            return self.read().await;
-        }
         let env = self.env.clone();
-        timeout(&env, limit, self.read()).await.unwrap_or(Err(LinkError::Silent(limit)))
+        let mut read = std::pin::pin!(self.read());
+        // A frame that is here needs no timer; one of which a part is here may never be whole.
+        match futures::poll!(&mut read) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                timeout(&env, limit, read).await.unwrap_or(Err(LinkError::Silent(limit)))
+            }
+        }
     }
 
     /// Whether bytes of a further frame are here already: worth going on before answering.

@@ -103,7 +103,7 @@ pub fn run(options: &Options, directory: &std::path::Path) -> Result<ExitCode> {
     stage.settle()?;
     tell.status(&status);
     tell.say("node-b's disks hold the ruin as well: every write was streamed there");
-    let died = tell.now();
+    let died = std::time::Instant::now();
     stage.kill_primary();
     tell.mark("SIGKILL of node-a's engine");
 

@@ -122,7 +122,7 @@ impl Stage {
         Ok(Self { manifests, a, b, operator })
     }
 
-    fn replication(&self, interval: &str, extra: &str) -> String {
+    fn replication(interval: &str, extra: &str) -> String {
         let claims: Vec<String> =
             VOLUMES.iter().map(|(v, ..)| format!("    - name: {v}")).collect();
         format!(
@@ -146,14 +146,14 @@ impl Stage {
             );
             self.put(&format!("{volume}.yaml"), &claim)?;
         }
-        let text = self.replication(interval, "");
+        let text = Self::replication(interval, "");
         self.put("vm.yaml", &text)?;
         Ok(text)
     }
 
     /// One checkpoint by hand; says its number.
     pub(crate) fn checkpoint(&mut self, token: &str) -> Result<u64> {
-        self.put("vm.yaml", &self.replication("24h", &format!("    trigger: {token}\n")))?;
+        self.put("vm.yaml", &Self::replication("24h", &format!("    trigger: {token}\n")))?;
         Ok(self.wait("the checkpoint asked for", |s| s.trigger == token)?.checkpoint)
     }
 
@@ -163,7 +163,7 @@ impl Stage {
             "  failover:\n    trigger:\n      generation: {}\n      target: node-b\n",
             status.generation
         );
-        self.put("vm.yaml", &self.replication("24h", &order))?;
+        self.put("vm.yaml", &Self::replication("24h", &order))?;
         Ok(format!("spec:\n{order}"))
     }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use understudy_core::sim::Sim;
 
 use super::plan::{Mix, Op, Plan};
-use super::player::{Counts, Player};
+use super::player::Player;
+use super::shared::Counts;
 
 /// A case that failed.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ const STEP: usize = 40_503;
 
 /// What a write holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fill {
+pub(super) enum Fill {
     /// Bytes that only the write of this number has.
     Pattern(usize),
     /// Zeroes.
@@ -30,14 +30,14 @@ fn table() -> &'static [u8] {
     static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut once = vec![0; PERIOD];
-        Random::new(0x7461_626c_65).fill(&mut once);
+        Random::new(0x0074_6162_6c65).fill(&mut once);
         [once.clone(), once].concat()
     })
 }
 
 impl Fill {
     /// Its bytes at `range` of a volume.
-    pub fn bytes(self, range: ByteRange) -> &'static [u8] {
+    pub(super) fn bytes(self, range: ByteRange) -> &'static [u8] {
         static ZEROES: [u8; PERIOD] = [0; PERIOD];
         let len = usize_of(range.len());
         match self {

@@ -16,7 +16,7 @@ use super::writes::{Moment, Write, Writes};
 
 /// What is known of one checkpoint.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub(super) struct Cut {
     /// All that ended before this is in.
     inside: Moment,
     /// All that began after this is out.
@@ -29,7 +29,7 @@ pub struct Cut {
 
 impl Cut {
     /// Nothing is known, but that it holds whatever `older`, a checkpoint of the same era, holds.
-    pub fn new(sizes: &[u64], older: Option<&Self>) -> Self {
+    pub(super) fn new(sizes: &[u64], older: Option<&Self>) -> Self {
         let image = sizes.iter().map(|s| (vec![0; usize_of(*s)], vec![false; usize_of(*s)]));
         Self {
             inside: older.map_or(0, |o| o.inside),
@@ -41,12 +41,12 @@ impl Cut {
     }
 
     /// It was made after `from`.
-    pub fn after(&mut self, from: Moment) {
+    pub(super) fn after(&mut self, from: Moment) {
         self.inside = self.inside.max(from);
     }
 
     /// It was made before `to`.
-    pub fn before(&mut self, to: Moment) {
+    pub(super) fn before(&mut self, to: Moment) {
         self.outside = self.outside.min(to);
     }
 
@@ -59,7 +59,7 @@ impl Cut {
     }
 
     /// A write that would have to be both in this and out of `other`, this one or a later one.
-    pub fn conflict(&self, other: &Self, writes: &Writes) -> Option<usize> {
+    pub(super) fn conflict(&self, other: &Self, writes: &Writes) -> Option<usize> {
         (0..writes.all.len()).find(|i| {
             let w = &writes.all[*i];
             self.is_in(*i, w) && other.is_out(*i, w)
@@ -67,7 +67,7 @@ impl Cut {
     }
 
     /// Sees `bytes` at `range`. `base`: what was there before all writes of the era.
-    pub fn see(
+    pub(super) fn see(
         &mut self,
         writes: &Writes,
         base: &[u8],
@@ -139,12 +139,12 @@ impl Cut {
 }
 
 /// The first bytes, for a message.
-pub fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let head = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
     format!("{head} of {} bytes", u64_of(bytes.len()))
 }
 
 /// Writes, for a message.
-pub fn describe(writes: &Writes, ids: &[usize]) -> String {
+pub(super) fn describe(writes: &Writes, ids: &[usize]) -> String {
     ids.iter().map(|i| format!("{i}: {:?}", writes.all[*i])).collect::<Vec<_>>().join("; ")
 }

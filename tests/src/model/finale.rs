@@ -12,7 +12,7 @@ use super::world::micros;
 
 impl Player {
     /// Ends the history.
-    pub async fn finish(&mut self, mix: Mix) {
+    pub(super) async fn finish(&mut self, mix: Mix) {
         self.mend().await;
         self.settle().await;
         if !self.paired {

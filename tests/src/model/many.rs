@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::case::{play, report};
 use super::plan::{Mix, Plan};
-use super::player::Counts;
+use super::shared::Counts;
 
 /// What many cases came to.
 #[derive(Clone, Debug, Default)]

@@ -20,10 +20,12 @@ mod oracle;
 mod plan;
 mod player;
 mod requests;
+mod shared;
+mod view;
 mod world;
 mod writes;
 
 pub use case::{Failed, play, report, shrink};
 pub use many::{Total, judge, play_many};
 pub use plan::{Death, Kind, Mix, Op, Plan, Setting};
-pub use player::Counts;
+pub use shared::Counts;

@@ -18,33 +18,33 @@ use super::writes::{Moment, Write, Writes};
 
 /// A primary's life.
 #[derive(Debug)]
-pub struct Era {
+pub(super) struct Era {
     /// The first epoch that it can close.
-    pub first_epoch: u64,
+    pub(super) first_epoch: u64,
     /// Its writes.
-    pub writes: Writes,
+    pub(super) writes: Writes,
     /// Per volume: what was there before, and of which bytes that is known.
-    base: Vec<(Vec<u8>, Vec<bool>)>,
+    pub(super) base: Vec<(Vec<u8>, Vec<bool>)>,
     /// The checkpoint whose view the base is, and what the consumer had written over it.
     origin: Option<(u64, Writes)>,
 }
 
 /// The whole model.
 #[derive(Debug)]
-pub struct Oracle {
-    sizes: Vec<u64>,
+pub(super) struct Oracle {
+    pub(super) sizes: Vec<u64>,
     now: Moment,
     patterns: usize,
     /// All eras, oldest first; never none.
-    pub eras: Vec<Era>,
+    pub(super) eras: Vec<Era>,
     /// The consumer of the present secondary.
-    pub consumer: Writes,
-    cuts: BTreeMap<u64, Cut>,
+    pub(super) consumer: Writes,
+    pub(super) cuts: BTreeMap<u64, Cut>,
 }
 
 impl Oracle {
     /// Volumes of zeroes.
-    pub fn new(sizes: &[u64]) -> Self {
+    pub(super) fn new(sizes: &[u64]) -> Self {
         let mut o = Self {
             sizes: sizes.to_vec(),
             now: 0,
@@ -59,19 +59,19 @@ impl Oracle {
     }
 
     /// The next moment.
-    pub fn tick(&mut self) -> Moment {
+    pub(super) fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now
     }
 
     /// A new write's bytes.
-    pub fn pattern(&mut self) -> Fill {
+    pub(super) fn pattern(&mut self) -> Fill {
         self.patterns += 1;
         Fill::Pattern(self.patterns)
     }
 
     /// The number of the present era.
-    pub fn era(&self) -> usize {
+    pub(super) fn era(&self) -> usize {
         self.eras.len() - 1
     }
 
@@ -80,20 +80,20 @@ impl Oracle {
     }
 
     /// The primary begins anew; what with, is not known yet.
-    pub fn begin_era(&mut self, first_epoch: u64) {
+    pub(super) fn begin_era(&mut self, first_epoch: u64) {
         let (writes, base) = (Writes::new(&self.sizes), self.unknown());
         self.eras.push(Era { first_epoch, writes, base, origin: None });
     }
 
     /// What the present era began with.
-    pub fn know_base(&mut self, base: Vec<Vec<u8>>) {
+    pub(super) fn know_base(&mut self, base: Vec<Vec<u8>>) {
         if let Some(era) = self.eras.last_mut() {
             era.base = base.into_iter().map(|b| (b.clone(), vec![true; b.len()])).collect();
         }
     }
 
     /// A secondary was promoted to `checkpoint`; with what its consumer wrote, if that is kept.
-    pub fn promoted(&mut self, first_epoch: u64, checkpoint: u64, keep_active: bool) {
+    pub(super) fn promoted(&mut self, first_epoch: u64, checkpoint: u64, keep_active: bool) {
         let consumer = std::mem::replace(&mut self.consumer, Writes::new(&self.sizes));
         let consumer = if keep_active { consumer } else { Writes::new(&self.sizes) };
         let (writes, base) = (Writes::new(&self.sizes), self.unknown());
@@ -101,7 +101,7 @@ impl Oracle {
     }
 
     /// What is known of checkpoint `epoch`, and of which era it is.
-    pub fn cut(&mut self, epoch: u64) -> (usize, &mut Cut) {
+    pub(super) fn cut(&mut self, epoch: u64) -> (usize, &mut Cut) {
         let era = self.eras.iter().rposition(|e| e.first_epoch <= epoch).unwrap_or(0);
         let first = self.eras[era].first_epoch;
         let sizes = &self.sizes;
@@ -114,7 +114,7 @@ impl Oracle {
     }
 
     /// A read of the primary, begun at `from` and ended at `to`, returned `bytes`.
-    pub fn check_primary(
+    pub(super) fn check_primary(
         &mut self,
         volume: usize,
         range: ByteRange,
@@ -170,7 +170,7 @@ impl Oracle {
 
     /// After a crash of the primary that ended `era`: what its disk holds now. What was flushed must
     /// be there; if it was only killed, what was completed.
-    pub fn check_after_crash(
+    pub(super) fn check_after_crash(
         &mut self,
         era: usize,
         volume: usize,
@@ -236,65 +236,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// A read of the view that began at `checkpoint` returned `bytes`.
-    pub fn check_view(
-        &mut self,
-        checkpoint: u64,
-        volume: usize,
-        range: ByteRange,
-        bytes: &[u8],
-        when: (Moment, Moment),
-    ) -> Result<(), String> {
-        let consumer = std::mem::take(&mut self.consumer);
-        let r = self.check_view_of(&consumer, checkpoint, volume, range, bytes, when);
-        self.consumer = consumer;
-        r.map_err(|e| format!("view of checkpoint {checkpoint}: {e}"))
-    }
-
-    fn check_view_of(
-        &mut self,
-        consumer: &Writes,
-        checkpoint: u64,
-        volume: usize,
-        range: ByteRange,
-        bytes: &[u8],
-        (from, to): (Moment, Moment),
-    ) -> Result<(), String> {
-        for (part, ids) in consumer.over(volume, range, 4096) {
-            let seen = &bytes[usize_of(part.start - range.start)..usize_of(part.end - range.start)];
-            let over =
-                |w: &&Write| w.over.0 <= checkpoint && checkpoint <= w.over.1 && w.began < to;
-            let own: Vec<&Write> = ids.iter().map(|i| &consumer.all[*i]).filter(over).collect();
-            if own.iter().any(|w| w.torn || w.ended.is_none_or(|e| e >= from)) {
-                // In flight with the read: any mixture of old and new.
-                continue;
-            }
-            let hidden = |w: &Write| own.iter().any(|o| w.precedes(o) && o.over.0 == o.over.1);
-            if own.iter().any(|w| w.matches(part, seen) && !hidden(w)) {
-                continue;
-            }
-            if own.iter().any(|w| w.over.0 == w.over.1) {
-                return Err(format!(
-                    "volume {volume} at {part} reads {}; consumer's writers: {}",
-                    hex(seen),
-                    describe(consumer, &ids)
-                ));
-            }
-            let (era, _) = self.cut(checkpoint);
-            let base = &self.eras[era].base[volume];
-            let cut = self.cuts.get_mut(&checkpoint).ok_or("no such cut")?;
-            let e = &self.eras[era];
-            if !base.1.iter().all(|k| *k) {
-                // The base of a restarted or promoted replica is learnt by reading: not yet.
-                continue;
-            }
-            cut.see(&e.writes, &base.0, volume, part, seen)?;
-        }
-        Ok(())
-    }
-
     /// Every checkpoint holds what the one before it held.
-    pub fn check_cuts(&self) -> Result<usize, String> {
+    pub(super) fn check_cuts(&self) -> Result<usize, String> {
         for (i, era) in self.eras.iter().enumerate() {
             let end = self.eras.get(i + 1).map_or(u64::MAX, |e| e.first_epoch.max(era.first_epoch));
             let mut last: Option<(&u64, &Cut)> = None;
@@ -314,7 +257,7 @@ impl Oracle {
 
     /// A checkpoint that was asked for at `from` is complete at `to`: it holds what was done before,
     /// nothing that began later, and is on the primary's disk.
-    pub fn completed(&mut self, epoch: u64, from: Moment, to: Moment) -> Result<(), String> {
+    pub(super) fn completed(&mut self, epoch: u64, from: Moment, to: Moment) -> Result<(), String> {
         let (era, cut) = self.cut(epoch);
         cut.after(from);
         cut.before(to);
@@ -329,17 +272,5 @@ impl Oracle {
             }
             None => Ok(()),
         }
-    }
-
-    /// The node of the consumer died: what it did not flush is there or not.
-    pub fn consumer_died(&mut self) {
-        for w in self.consumer.all.iter_mut().filter(|w| !w.durable) {
-            w.torn = true;
-        }
-    }
-
-    /// Begins with no consumer writes.
-    pub fn new_consumer(&mut self) {
-        self.consumer = Writes::new(&self.sizes);
     }
 }

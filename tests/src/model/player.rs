@@ -13,66 +13,12 @@ use understudy_core::units::{ByteRange, Epoch, Generation, VolumeIndex};
 
 use super::oracle::Oracle;
 use super::plan::{Death, Op, Plan, Setting};
+use super::shared::{Counts, Shared};
 use super::world::{NAMES, Side, micros, read_all, spec};
-
-/// What the steps and their requests share.
-#[derive(Debug)]
-pub struct Shared {
-    /// What may be read.
-    pub oracle: RefCell<Oracle>,
-    /// The first thing that must not be.
-    pub violation: RefCell<Option<String>>,
-    /// A disk's error was asked for.
-    pub injected: Cell<bool>,
-    /// Which consumer writes now.
-    pub consumer_life: Cell<u64>,
-    /// What was done.
-    pub counts: Cell<Counts>,
-}
-
-/// What was done.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counts {
-    /// Requests that ended.
-    pub operations: u64,
-    /// Checkpoints that were looked at.
-    pub checkpoints: u64,
-    /// Failovers.
-    pub failovers: u64,
-    /// Deaths of a node.
-    pub deaths: u64,
-    /// Restarts.
-    pub restarts: u64,
-    /// Old primaries that returned.
-    pub rejoins: u64,
-    /// Cuts, stalls, partitions.
-    pub cuts: u64,
-}
-
-impl Shared {
-    /// Notes what must not be.
-    pub fn fail(&self, what: String) {
-        self.violation.borrow_mut().get_or_insert(what);
-    }
-
-    /// Notes an error.
-    pub fn check(&self, result: Result<(), String>) {
-        if let Err(e) = result {
-            self.fail(e);
-        }
-    }
-
-    /// Counts.
-    pub fn count(&self, what: impl FnOnce(&mut Counts)) {
-        let mut c = self.counts.get();
-        what(&mut c);
-        self.counts.set(c);
-    }
-}
 
 /// The player.
 #[derive(Debug)]
-pub struct Player {
+pub(super) struct Player {
     pub(super) sim: Sim,
     pub(super) setting: Setting,
     pub(super) shared: Rc<Shared>,
@@ -101,7 +47,7 @@ pub(super) fn generation(n: u64) -> Generation {
 
 impl Player {
     /// Both sides, started, with or without content.
-    pub async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
+    pub(super) async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
         let s = plan.setting.clone();
         let text = |e: understudy_core::disk::Error| format!("at the start: {e:?}");
         sim.set_disk_delay(micros(20)..micros(s.slowness[0]));
@@ -175,7 +121,7 @@ impl Player {
     }
 
     /// Does one step.
-    pub async fn step(&mut self, op: Op) {
+    pub(super) async fn step(&mut self, op: Op) {
         self.notice();
         match op {
             Op::Write(v, range, kind) => self.write(v, range, kind),
@@ -222,7 +168,7 @@ impl Player {
     }
 
     /// What was done so far, or what must not be.
-    pub fn verdict(&self) -> Result<Counts, String> {
+    pub(super) fn verdict(&self) -> Result<Counts, String> {
         match &*self.shared.violation.borrow() {
             None => Ok(self.shared.counts.get()),
             Some(v) => Err(v.clone()),

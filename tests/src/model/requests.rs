@@ -9,7 +9,8 @@ use understudy_core::units::{ByteRange, CLUSTER};
 
 use super::content::Fill;
 use super::plan::Kind;
-use super::player::{Player, Shared};
+use super::player::Player;
+use super::shared::Shared;
 use super::world::{read, read_all};
 use super::writes::Write;
 
@@ -85,6 +86,7 @@ impl Player {
                         torn: false,
                         durable: false,
                         over: (0, 0),
+                        sure: None,
                     };
                     o.eras[era].writes.add(write)
                 };
@@ -187,6 +189,7 @@ impl Player {
                         torn: false,
                         durable: false,
                         over,
+                        sure: None,
                     };
                     o.consumer.add(write)
                 };
@@ -207,7 +210,8 @@ impl Player {
                     Err(_) => w.torn = true,
                 }
                 // The last piece is done over what is the checkpoint now.
-                w.over = (if Some(id) == last { to } else { from }, to);
+                w.over = (from, to);
+                w.sure = (Some(id) == last || from == to).then_some(to);
             }
             drop(o);
             shared.count(|c| c.operations += 1);

@@ -13,14 +13,14 @@ use understudy_core::units::{
 };
 
 /// The nodes' names, by side.
-pub const NAMES: [&str; 2] = ["a", "b"];
+pub(super) const NAMES: [&str; 2] = ["a", "b"];
 
 /// A node and, while it lives, its group.
-pub struct Side {
+pub(super) struct Side {
     /// Its present life.
-    pub host: SimHost,
+    pub(super) host: SimHost,
     /// `None` after its death.
-    pub group: Option<Group<SimHost>>,
+    pub(super) group: Option<Group<SimHost>>,
 }
 
 impl std::fmt::Debug for Side {
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Side {
 }
 
 /// Where the side of this name takes links.
-pub fn address(side: usize) -> Address {
+pub(super) fn address(side: usize) -> Address {
     Address::Unix(NAMES[side].into())
 }
 
@@ -46,7 +46,12 @@ fn parse<T: std::str::FromStr<Err = understudy_core::units::ParseError>>(text: &
 
 impl Side {
     /// A node with a new group of volumes of these sizes, not started.
-    pub async fn create(sim: &Sim, side: usize, alignment: u64, sizes: &[u64]) -> Result<Self> {
+    pub(super) async fn create(
+        sim: &Sim,
+        side: usize,
+        alignment: u64,
+        sizes: &[u64],
+    ) -> Result<Self> {
         let host = sim.node(NAMES[side]);
         host.set_alignment(alignment);
         let mut replicas = Vec::new();
@@ -65,7 +70,7 @@ impl Side {
 
     /// Starts a dead node again and finds its group; `Ok(None)` if it dies meanwhile. `begin` is
     /// told the open epoch before anything can go on.
-    pub async fn reopen(
+    pub(super) async fn reopen(
         sim: &Sim,
         side: usize,
         volumes: usize,
@@ -109,24 +114,24 @@ impl Side {
 }
 
 /// How to start a role.
-pub fn spec(role: Role, peer: usize, generation: Generation, policy: &Policy) -> StartSpec {
+pub(super) fn spec(role: Role, peer: usize, generation: Generation, policy: &Policy) -> StartSpec {
     let peer = (role == Role::Primary).then(|| address(peer));
     StartSpec { generation, role, peer, policy: policy.clone(), inbound: false }
 }
 
 /// All of a disk.
-pub async fn read_all<D: Disk>(disk: &D) -> Result<Vec<u8>> {
+pub(super) async fn read_all<D: Disk>(disk: &D) -> Result<Vec<u8>> {
     let (buf, r) = disk.read(ByteOffset(0), Buf::new(usize_of(disk.len()))).await;
     r.map(|()| buf.to_vec())
 }
 
 /// All of a range.
-pub async fn read<D: Disk>(disk: &D, range: ByteRange) -> Result<Vec<u8>> {
+pub(super) async fn read<D: Disk>(disk: &D, range: ByteRange) -> Result<Vec<u8>> {
     let (buf, r) = disk.read(range.offset(), Buf::new(usize_of(range.len()))).await;
     r.map(|()| buf.to_vec())
 }
 
 /// A virtual duration in microseconds.
-pub fn micros(n: u64) -> Duration {
+pub(super) fn micros(n: u64) -> Duration {
     Duration::from_micros(n)
 }

@@ -14,64 +14,67 @@ use understudy_core::units::ByteRange;
 use super::content::Fill;
 
 /// A moment: how many beginnings and ends there were before. Never the same twice.
-pub type Moment = u64;
+pub(super) type Moment = u64;
 
 /// One write that is done in one piece.
 #[derive(Clone, Copy, Debug)]
-pub struct Write {
+pub(super) struct Write {
     /// Of which volume.
-    pub volume: usize,
+    pub(super) volume: usize,
     /// Where.
-    pub range: ByteRange,
+    pub(super) range: ByteRange,
     /// What it holds.
-    pub fill: Fill,
+    pub(super) fill: Fill,
     /// When it began.
-    pub began: Moment,
+    pub(super) began: Moment,
     /// When it was told to be done; `None`: in flight, or never heard of again.
-    pub ended: Option<Moment>,
+    pub(super) ended: Option<Moment>,
     /// It failed or was cut off by a crash: any sector of it may be there or not.
-    pub torn: bool,
+    pub(super) torn: bool,
     /// A flush that succeeded covers it.
-    pub durable: bool,
+    pub(super) durable: bool,
     /// A consumer's: the first and last checkpoint that it may lie over.
-    pub over: (u64, u64),
+    pub(super) over: (u64, u64),
+    /// A consumer's: the checkpoint that it surely lies over. Where a checkpoint came in between it
+    /// was begun again, and readers of the older one may see it too.
+    pub(super) sure: Option<u64>,
 }
 
 impl Write {
     /// Whether it surely was done before `other` began.
-    pub fn precedes(&self, other: &Self) -> bool {
+    pub(super) fn precedes(&self, other: &Self) -> bool {
         self.is_done_before(other.began)
     }
 
     /// Whether it surely was done by then.
-    pub fn is_done_before(&self, moment: Moment) -> bool {
+    pub(super) fn is_done_before(&self, moment: Moment) -> bool {
         !self.torn && self.ended.is_some_and(|e| e < moment)
     }
 
     /// Whether `bytes` at `part` are its.
-    pub fn matches(&self, part: ByteRange, bytes: &[u8]) -> bool {
+    pub(super) fn matches(&self, part: ByteRange, bytes: &[u8]) -> bool {
         self.fill.bytes(part) == bytes
     }
 }
 
 /// The writes of one era, or of a consumer.
 #[derive(Default, Debug)]
-pub struct Writes {
+pub(super) struct Writes {
     /// All of them, in the order in which they began.
-    pub all: Vec<Write>,
+    pub(super) all: Vec<Write>,
     /// Per volume: the start of each segment, its end, and who wrote there.
     segments: Vec<BTreeMap<u64, (u64, Vec<usize>)>>,
 }
 
 impl Writes {
     /// None yet, of volumes of these sizes.
-    pub fn new(sizes: &[u64]) -> Self {
+    pub(super) fn new(sizes: &[u64]) -> Self {
         let segments = sizes.iter().map(|s| BTreeMap::from([(0, (*s, Vec::new()))])).collect();
         Self { all: Vec::new(), segments }
     }
 
     /// Adds one; says its number.
-    pub fn add(&mut self, write: Write) -> usize {
+    pub(super) fn add(&mut self, write: Write) -> usize {
         let id = self.all.len();
         if let Some(map) = self.segments.get_mut(write.volume) {
             split(map, write.range.start);
@@ -85,7 +88,12 @@ impl Writes {
     }
 
     /// The segments of `range`, each no longer than a multiple-of-`unit` block, with their writers.
-    pub fn over(&self, volume: usize, range: ByteRange, unit: u64) -> Vec<(ByteRange, Vec<usize>)> {
+    pub(super) fn over(
+        &self,
+        volume: usize,
+        range: ByteRange,
+        unit: u64,
+    ) -> Vec<(ByteRange, Vec<usize>)> {
         let Some(map) = self.segments.get(volume) else { return Vec::new() };
         let first = map.range(..=range.start).next_back().map_or(0, |(s, _)| *s);
         let mut out = Vec::new();
