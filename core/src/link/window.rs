@@ -184,7 +184,7 @@ impl Window {
 
     /// The most that the peer's open undo logs hold once everything queued is applied, in bytes.
     pub fn undo_bytes(&self) -> u64 {
-        self.0.undo.get() + self.0.unapplied_cost.get()
+        self.0.undo.get().saturating_add(self.0.unapplied_cost.get())
     }
 
     /// Whether the peer has applied everything that was queued.

@@ -28,11 +28,11 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
     loop {
         wait_until_due(&p, &peer, last_cut).await;
         peer.leg.changed.wait_until(|| peer.leg.can_cut() && !peer.stopping.get()).await;
-        let served = peer.requested.get();
         last_cut = p.host.now();
         match cut(&p, &peer).await {
             Ok(true) => {
-                peer.served.set(served);
+                // Nothing was awaited since the cut: it is behind every request so far.
+                peer.served.set(peer.requested.get());
                 p.changed.notify();
             }
             // The session went away or a write went missing while the epoch was made durable.

@@ -25,7 +25,7 @@ use crate::overlay::{
     Superblock,
 };
 use crate::runtime::{Signal, Wall};
-use crate::units::{Epoch, GROUP_VOLUMES_MAX, Generation, GroupId, Uuid};
+use crate::units::{ByteRange, Epoch, GROUP_VOLUMES_MAX, Generation, GroupId, Uuid};
 
 /// The volumes that are replicated and checkpointed together, on one engine. Clones are the same.
 pub struct Group<H: Host>(pub(crate) Rc<Inner<H>>);
@@ -93,6 +93,12 @@ impl<H: Host> Group<H> {
                 ),
             ));
         }
+        // A replica that was in another group before holds something.
+        let mut blank = true;
+        for r in &replicas {
+            let parts = r.disk.allocation(ByteRange::new(0, r.disk.len())).await?;
+            blank &= !parts.iter().any(|(_, allocated)| *allocated);
+        }
         let members = replicas
             .iter()
             .map(|r| Member {
@@ -117,7 +123,7 @@ impl<H: Host> Group<H> {
             policy: Policy::default(),
             inbound: false,
             error: false,
-            blank: true,
+            blank,
             anew: false,
             members,
             active: None,
@@ -251,7 +257,7 @@ impl<H: Host> Group<H> {
 
     /// Ends all tasks and sessions of the group in order; what is durable stays as it is.
     pub async fn shutdown(&self) {
-        let _turn = self.0.turn.lock(crate::units::ByteRange::new(0, 1)).await;
+        let _turn = self.0.turn.lock(ByteRange::new(0, 1)).await;
         let part = std::mem::replace(&mut *self.0.part.borrow_mut(), Part::Idle);
         match part {
             Part::Idle => {}

@@ -113,8 +113,10 @@ impl<H: Host> LogFiles<H> {
                 ),
             ));
         }
+        let file =
+            self.dir.create(&format!("undo-{number}"), self.len.get(), Space::Written).await?;
         self.made.set(number + 1);
-        self.dir.create(&format!("undo-{number}"), self.len.get(), Space::Written).await
+        Ok(file)
     }
 
     /// Takes back the file of a log that nobody reads any more.

@@ -19,6 +19,10 @@ use crate::units::{Epoch, Uuid};
 /// More open logs than this, and the frames of the next epoch wait for the record.
 const LOGS_OVERLAPPED: usize = 8;
 
+/// A begin-epoch or hello further ahead than this is no honest peer's: a checkpoint each
+/// millisecond takes 49 days to come this far.
+pub(crate) const EPOCHS_AHEAD_MAX: u64 = 1 << 32;
+
 /// Makes every volume's disk durable.
 pub(crate) async fn flush_disks<H: Host>(s: &Secondary<H>) -> Result<()> {
     let all: Vec<_> = s.volumes.iter().map(|v| v.disk.flush()).collect();
@@ -39,6 +43,12 @@ pub(crate) async fn begin_epoch<H: Host>(
     next: Epoch,
     cut: Wall,
 ) -> Result<()> {
+    if next.0 > s.open_epoch.get().0.saturating_add(EPOCHS_AHEAD_MAX) {
+        return Err(Error::own(
+            ErrorKind::Invalid,
+            format!("begin-epoch {next} is absurdly far ahead"),
+        ));
+    }
     if next <= s.open_epoch.get() {
         return Err(Error::own(
             ErrorKind::Invalid,
@@ -79,8 +89,8 @@ pub(crate) async fn begin_epoch<H: Host>(
 /// Writes record `closed`: from here on every failover lands on it or on a newer one.
 async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: u64) -> Result<()> {
     flush_disks(s).await?;
-    if s.failed.borrow().is_some() {
-        return Err(Error::own(ErrorKind::Io, "the session failed before its record"));
+    if s.is_over() {
+        return Err(Error::own(ErrorKind::Io, "the session or the role ended before its record"));
     }
     let is_used = s.is_view_written() || s.consumer_writes.get() > 0;
     let (id, actives) = if is_used {
@@ -134,6 +144,8 @@ pub(crate) async fn stop<H: Host>(s: &Rc<Secondary<H>>, epoch: Epoch) -> Result<
         ));
     }
     let id = next_active(s);
+    let slot = super::slot_of(id);
+    s.changed.wait_until(|| s.holders.get()[slot] == 0).await;
     s.store
         .update(|g| {
             g.role = Role::Secondary;
@@ -141,6 +153,8 @@ pub(crate) async fn stop<H: Host>(s: &Rc<Secondary<H>>, epoch: Epoch) -> Result<
             g.active = Some(ActiveId { id, generation: g.generation, checkpoint: epoch });
         })
         .await?;
+    // A consumer's own writes end with the replication, in memory as in the superblock.
+    s.chain.complete(epoch, s.blank_actives(id));
     if let Some(w) = &*s.session.borrow() {
         w.push(Body::Stop(epoch), true);
     }

@@ -115,6 +115,11 @@ impl<H: Host> Secondary<H> {
         self.staging.signal.notify();
     }
 
+    /// Whether nothing more may be applied or recorded: the session failed, or the role ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.failed.borrow().is_some() || self.ended.get()
+    }
+
     /// Drops what is staged after an error, telling who waits.
     pub(crate) fn drop_staged(&self) {
         let why = self.failed.borrow().clone().unwrap_or_default();

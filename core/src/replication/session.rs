@@ -102,6 +102,7 @@ async fn talk<H: Host>(
         }
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
+    check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
     if ours.anew && theirs.record != Epoch::NONE {
         return Err(LinkError::Own(
@@ -182,6 +183,23 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
             ours.group,
             of(theirs),
             of(ours)
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the other side's numbers can be true; says what is wrong with them.
+pub(crate) fn check_epochs(ours: &Hello, theirs: &Hello) -> Result<(), String> {
+    if theirs.epoch.0 > ours.epoch.0.saturating_add(super::record::EPOCHS_AHEAD_MAX) {
+        return Err(format!(
+            "the peer says epoch {}, absurdly far ahead of {}",
+            theirs.epoch, ours.epoch
+        ));
+    }
+    if theirs.record != Epoch::NONE && theirs.record >= theirs.epoch {
+        return Err(format!(
+            "the peer says record {} of the open epoch {}",
+            theirs.record, theirs.epoch
         ));
     }
     Ok(())

@@ -53,7 +53,7 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
     let busy = Busy::default();
     loop {
         s.staging.signal.wait_until(|| s.ended.get() || !s.staging.is_empty()).await;
-        if s.failed.borrow().is_some() {
+        if s.is_over() {
             s.drop_staged();
         }
         let batch = s.staging.take_batch(BATCH_FRAMES, BATCH_BYTES);
@@ -68,7 +68,7 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
         s.progress.borrow_mut().push_back(taken.clone());
         if batch.iter().any(|b| b.item.place().is_none()) {
             s.changed.wait_until(|| s.batches.get() == 1).await;
-            if s.failed.borrow().is_some() {
+            if s.is_over() {
                 finish(
                     &s,
                     batch,
@@ -123,7 +123,7 @@ async fn save_and_overwrite<H: Host>(
         Err(e) => Err(e),
     };
     // After an error nothing more touches the disk: what is acknowledged but not applied is dropped.
-    if saved.is_ok() && s.failed.borrow().is_some() {
+    if saved.is_ok() && s.is_over() {
         busy.set(false);
         finish(
             &s,

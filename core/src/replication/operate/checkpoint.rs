@@ -39,6 +39,8 @@ impl<H: Host> Group<H> {
                 format!("no checkpoint before a new start and full copy: {e}"),
             ));
         }
+        // One at a time: two would name the same epoch.
+        let _turn = self.turn().await;
         stage_begin_epoch(&s).await
     }
 }

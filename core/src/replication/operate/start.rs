@@ -74,6 +74,11 @@ impl<H: Host> Group<H> {
             self.intent().await?;
         }
         let keeps = self.primary().filter(|_| self.state().generation == spec.generation);
+        // Writes of a primary that ends here end first, and no new one begins before it is decided.
+        let held = match self.primary().filter(|_| keeps.is_none()) {
+            Some((p, _)) => p.hold().await,
+            None => Vec::new(),
+        };
         self.0
             .store
             .update(|s| {
@@ -101,6 +106,7 @@ impl<H: Host> Group<H> {
             *p.policy.borrow_mut() = self.state().policy.clone();
         } else {
             self.end_part();
+            drop(held);
             self.become_primary();
         }
         self.connect_peer(true).await

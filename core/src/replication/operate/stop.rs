@@ -55,12 +55,20 @@ impl<H: Host> Group<H> {
                 "a replication is stopped at its primary; to give this copy up, stop it with abandon_peer",
             ));
         }
+        // What is under way ends first: nothing of this role may reach the next one.
+        let running = self.running_secondary();
+        if let Some(s) = &running {
+            s.cut();
+            s.quiet().await;
+        }
+        let open = running.map_or(Epoch::NONE, |s| s.open_epoch.get());
         self.0
             .store
             .update(|s| {
                 s.role = Role::None;
                 s.stage = Stage::None;
                 s.record = Epoch::NONE;
+                s.epoch = s.epoch.max(open);
                 s.inbound = false;
             })
             .await?;

@@ -21,6 +21,10 @@ const YIELD: Duration = Duration::from_millis(1);
 impl<H: Host> Promoted<H> {
     /// Merges until all is merged or it fails; says which in the superblock.
     pub(crate) async fn commit(self: Rc<Self>) {
+        // One at a time: a second order while the first merges adds nothing.
+        if self.committing.replace(true) {
+            return;
+        }
         *self.failure.borrow_mut() = None;
         let result = match self.merge_all().await {
             Ok(()) => self.finish().await,
@@ -31,6 +35,7 @@ impl<H: Host> Promoted<H> {
             // If even this can't be written, a restart resumes the commit, which is as good.
             let _ = self.store.update(|s| s.stage = Stage::FailoverFailed).await;
         }
+        self.committing.set(false);
         self.changed.notify();
     }
 

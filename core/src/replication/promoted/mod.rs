@@ -35,6 +35,8 @@ pub(crate) struct Promoted<H: Host> {
     /// Requests of the VM in flight.
     busy: Cell<usize>,
     pub(crate) failure: RefCell<Option<String>>,
+    /// A commit is under way.
+    committing: Cell<bool>,
     changed: Signal,
 }
 
@@ -104,6 +106,7 @@ impl<H: Host> Promoted<H> {
             total,
             busy: Cell::new(0),
             failure: RefCell::default(),
+            committing: Cell::default(),
             changed,
         })
     }
