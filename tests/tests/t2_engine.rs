@@ -41,6 +41,7 @@ fn solo(group: &str, members: Vec<Member>) -> Start {
         peer: None,
         policy: Policy::default(),
         inbound: false,
+        adopt: false,
     }
 }
 

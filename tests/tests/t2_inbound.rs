@@ -35,6 +35,7 @@ fn a_qemu_primary_replicates_into_the_inbound_export() {
         peer: None,
         policy: Policy { checkpoint_interval: None, ..Policy::default() },
         inbound: true,
+        adopt: false,
     };
     engine.start_group(&start).unwrap();
     let inbound = engine.export(&group, &member.volume, ExportKind::Inbound).unwrap();

@@ -102,6 +102,9 @@ pub struct Start {
     pub policy: Policy,
     /// Secondary: writes come from an NBD client through the inbound exports.
     pub inbound: bool,
+    /// Primary: members that are in solo groups under an older generation come over from there, and
+    /// devices bound to that generation go on in this one.
+    pub adopt: bool,
 }
 
 /// Promotes the secondary to its last checkpoint.
@@ -235,6 +238,8 @@ pub struct ExportStatus {
     pub kind: ExportKind,
     /// `nbd+unix:///NAME?socket=PATH` or `nbd://HOST:PORT/NAME`; empty if NBD listens nowhere.
     pub uri: String,
+    /// How many connections have it open.
+    pub clients: u32,
 }
 
 /// What of a volume an export shows.

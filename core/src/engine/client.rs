@@ -21,8 +21,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::api::{
-    Address, Capacity, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Refusal,
-    Replica, Start, VolumeId,
+    Address, ByteLen, Capacity, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy,
+    Refusal, Replica, Start, VolumeId,
 };
 use super::proto;
 
@@ -112,6 +112,39 @@ impl EngineClient {
     pub async fn delete_replica(&self, volume: &VolumeId) -> Result<(), ClientError> {
         let request = proto::DeleteReplicaRequest { volume: volume.to_string() };
         self.call(request, |mut c, r| async move { c.delete_replica(r).await }).await.map(drop)
+    }
+
+    /// Grows a replica; its length then. Never shrinks; fine if it has that size.
+    pub async fn expand_replica(
+        &self,
+        volume: &VolumeId,
+        size: ByteLen,
+    ) -> Result<ByteLen, ClientError> {
+        let request =
+            proto::ExpandReplicaRequest { volume: volume.to_string(), size_bytes: size.0 };
+        let answer =
+            self.call(request, |mut c, r| async move { c.expand_replica(r).await }).await?;
+        Ok(ByteLen(answer.size_bytes))
+    }
+
+    /// The right to ask for the export `VOLUME/primary@GENERATION#SESSION`.
+    pub async fn open_session(
+        &self,
+        volume: &VolumeId,
+        generation: Generation,
+    ) -> Result<u64, ClientError> {
+        let request = proto::OpenSessionRequest {
+            volume: volume.to_string(),
+            generation: generation.to_string(),
+        };
+        let answer = self.call(request, |mut c, r| async move { c.open_session(r).await }).await?;
+        Ok(answer.session)
+    }
+
+    /// Ends a session, so that the next one need not wait for it to have gone.
+    pub async fn close_session(&self, volume: &VolumeId, session: u64) -> Result<(), ClientError> {
+        let request = proto::CloseSessionRequest { volume: volume.to_string(), session };
+        self.call(request, |mut c, r| async move { c.close_session(r).await }).await.map(drop)
     }
 
     /// Begins or resumes a role in a group.

@@ -14,6 +14,7 @@
 mod groups;
 mod replicas;
 mod restart;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -227,6 +227,7 @@ impl<'a> Case<'a> {
                 peer,
                 policy: engine_policy(&self.desired.policy),
                 inbound: false,
+                adopt: false,
             }),
         )
     }

@@ -104,6 +104,7 @@ fn solo(directory: &Path) -> Result<(Engine, Export)> {
         peer: None,
         policy: Policy::default(),
         inbound: false,
+        adopt: false,
     };
     engine.start_group(&start)?;
     let export = engine.export(&start.group, &member.volume, ExportKind::Primary)?;

@@ -95,6 +95,7 @@ impl Engines {
             peer,
             policy: self.policy.clone(),
             inbound: false,
+            adopt: false,
         };
         // The secondary first: the primary's link looks for it.
         self.secondary.start_group(&start(Role::Secondary, None))?;

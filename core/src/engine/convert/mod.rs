@@ -11,7 +11,7 @@
 mod request;
 mod status;
 
-pub(super) use request::{name, policy};
+pub(super) use request::{generation, name, policy, size};
 
 use std::fmt;
 

@@ -20,7 +20,8 @@ pub(in crate::engine) fn name(field: &str, text: &str) -> Result<VolumeId, Inval
     parse(field, text)
 }
 
-fn generation(field: &str, text: &str) -> Result<Generation, Invalid> {
+/// A generation that a group can have.
+pub(in crate::engine) fn generation(field: &str, text: &str) -> Result<Generation, Invalid> {
     let generation: Generation = parse(field, text)?;
     if generation.number == 0 {
         return Err(Invalid::new(field, "its number is 0, which means none: count from 1"));
@@ -28,7 +29,8 @@ fn generation(field: &str, text: &str) -> Result<Generation, Invalid> {
     Ok(generation)
 }
 
-fn size(field: &str, bytes: u64) -> Result<ByteLen, Invalid> {
+/// A length that a replica can have.
+pub(in crate::engine) fn size(field: &str, bytes: u64) -> Result<ByteLen, Invalid> {
     if bytes == 0 || bytes > VOLUME_MAX || !bytes.is_multiple_of(SECTOR) {
         let problem = format!("{bytes} is no size: use a multiple of {SECTOR} up to {VOLUME_MAX}");
         return Err(Invalid::new(field, problem));
@@ -67,6 +69,10 @@ impl TryFrom<proto::StartRequest> for Start {
             let problem = "only a secondary takes an NBD client's writes: leave it false here";
             return Err(Invalid::new("inbound", problem));
         }
+        if role == Role::Secondary && r.adopt {
+            let problem = "only a primary takes volumes over: leave it false here";
+            return Err(Invalid::new("adopt", problem));
+        }
         Ok(Self {
             group: name("group", &r.group)?,
             generation: generation("generation", &r.generation)?,
@@ -75,6 +81,7 @@ impl TryFrom<proto::StartRequest> for Start {
             peer,
             policy: policy(r.policy.unwrap_or_default())?,
             inbound: r.inbound,
+            adopt: r.adopt,
         })
     }
 }
@@ -180,6 +187,7 @@ impl From<&Start> for proto::StartRequest {
             peer_address: s.peer.as_ref().map(ToString::to_string).unwrap_or_default(),
             policy: Some((&s.policy).into()),
             inbound: s.inbound,
+            adopt: s.adopt,
         }
     }
 }
@@ -230,6 +238,7 @@ mod tests {
             peer_address: "tcp:10.0.0.2:7001".into(),
             policy: None,
             inbound: false,
+            adopt: false,
         }
     }
 

@@ -156,7 +156,13 @@ impl TryFrom<proto::GroupStatus> for GroupStatus {
 
 impl From<ExportStatus> for proto::ExportStatus {
     fn from(e: ExportStatus) -> Self {
-        Self { name: e.name, volume: e.volume.to_string(), kind: e.kind.to_string(), uri: e.uri }
+        Self {
+            name: e.name,
+            volume: e.volume.to_string(),
+            kind: e.kind.to_string(),
+            uri: e.uri,
+            clients: e.clients,
+        }
     }
 }
 
@@ -169,6 +175,7 @@ impl TryFrom<proto::ExportStatus> for ExportStatus {
             volume: name("volume", &e.volume)?,
             kind: parse("kind", &e.kind)?,
             uri: e.uri,
+            clients: e.clients,
         })
     }
 }

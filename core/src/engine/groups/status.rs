@@ -19,6 +19,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         volume: o.volume.clone(),
         kind: o.kind,
         uri: nbd.map(|a| uri(a, &o.name)).unwrap_or_default(),
+        clients: 0,
     };
     GroupStatus {
         group,

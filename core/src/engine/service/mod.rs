@@ -97,6 +97,50 @@ impl proto::engine_server::Engine for Service {
         .await
     }
 
+    async fn expand_replica(
+        &self,
+        request: Request<proto::ExpandReplicaRequest>,
+    ) -> Result<Response<proto::ExpandReplicaResponse>, Status> {
+        let engine = self.engine.clone();
+        within("ExpandReplica", async move {
+            let request = request.into_inner();
+            let volume = convert::name("volume", &request.volume)?;
+            let size = convert::size("size_bytes", request.size_bytes)?;
+            let size = engine.expand_replica(volume, size).await?;
+            Ok(proto::ExpandReplicaResponse { size_bytes: size.0 })
+        })
+        .await
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<proto::OpenSessionRequest>,
+    ) -> Result<Response<proto::OpenSessionResponse>, Status> {
+        let engine = self.engine.clone();
+        within("OpenSession", async move {
+            let request = request.into_inner();
+            let volume = convert::name("volume", &request.volume)?;
+            let generation = convert::generation("generation", &request.generation)?;
+            let session = engine.open_session(volume, generation).await?;
+            Ok(proto::OpenSessionResponse { session })
+        })
+        .await
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<proto::CloseSessionRequest>,
+    ) -> Result<Response<proto::CloseSessionResponse>, Status> {
+        let engine = self.engine.clone();
+        within("CloseSession", async move {
+            let request = request.into_inner();
+            let volume = convert::name("volume", &request.volume)?;
+            engine.close_session(volume, request.session).await?;
+            Ok(proto::CloseSessionResponse {})
+        })
+        .await
+    }
+
     async fn start(
         &self,
         request: Request<proto::StartRequest>,
