@@ -140,6 +140,28 @@ async fn take_over<H: Host>(
     if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
+    s.taking_over.set(true);
+    let settled = settle(s, anew, epoch).await;
+    s.taking_over.set(false);
+    s.changed.notify();
+    let blank = settled?;
+    if s.sessions.get() != turn || s.ended.get() {
+        return Err(LinkError::Own("a newer session took over".into()));
+    }
+    *s.failed.borrow_mut() = None;
+    s.applied.set(0);
+    s.received.set(0);
+    s.progress.borrow_mut().clear();
+    s.changed.notify();
+    Ok(blank)
+}
+
+/// Makes durable what the hello decides. A promotion, or a newer hello, waits until it has.
+async fn settle<H: Host>(
+    s: &Rc<Secondary<H>>,
+    anew: bool,
+    epoch: Epoch,
+) -> Result<bool, LinkError> {
     if anew {
         s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     }
@@ -154,14 +176,6 @@ async fn take_over<H: Host>(
         })
         .await
         .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
-    if s.sessions.get() != turn || s.ended.get() {
-        return Err(LinkError::Own("a newer session took over".into()));
-    }
-    *s.failed.borrow_mut() = None;
-    s.applied.set(0);
-    s.received.set(0);
-    s.progress.borrow_mut().clear();
-    s.changed.notify();
     Ok(blank)
 }
 

@@ -109,6 +109,7 @@ async fn talk<H: Host>(
             "the peer kept its checkpoint, but nothing is known of what it holds".into(),
         ));
     }
+    check_record(theirs.record, peer.last.get().epoch).map_err(LinkError::Own)?;
     if theirs.record == Epoch::NONE {
         lacks_all(p, peer, theirs.blank).await?;
     }
@@ -205,6 +206,18 @@ pub(crate) fn check_epochs(ours: &Hello, theirs: &Hello) -> Result<(), String> {
     Ok(())
 }
 
+/// A peer that is behind what was complete there holds an older copy: the marks here say nothing
+/// about what it lacks. One with no checkpoint at all gets everything anew.
+fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String> {
+    if theirs == Epoch::NONE || theirs >= reported {
+        return Ok(());
+    }
+    Err(format!(
+        "the peer says checkpoint {theirs}, but {reported} was complete there: its pool is an older \
+         copy. Delete its replica, so that it gets everything anew"
+    ))
+}
+
 /// The peer has no checkpoint: it lacks everything; of a replica just made only what is allocated.
 async fn lacks_all<H: Host>(
     p: &Rc<Primary<H>>,
@@ -286,5 +299,19 @@ async fn receive<H: Host>(
 pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<Epoch>) {
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_record;
+    use crate::units::Epoch;
+
+    #[test]
+    fn a_peer_that_went_back_behind_a_complete_checkpoint_is_refused() {
+        assert!(check_record(Epoch(4), Epoch(5)).unwrap_err().contains("older"));
+        for theirs in [Epoch::NONE, Epoch(5), Epoch(6)] {
+            assert_eq!(check_record(theirs, Epoch(5)), Ok(()));
+        }
     }
 }

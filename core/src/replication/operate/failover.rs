@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::super::apply;
 use super::super::group::{Group, Part};
 use super::super::machine::Operation;
 use super::super::promoted::Promoted;
@@ -10,6 +11,7 @@ use super::super::secondary::Secondary;
 use super::set_generation;
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, ActiveId, CommitPosition, Role, Stage, UndoLog};
+use crate::runtime::Task;
 use crate::units::{Epoch, Generation, VolumeIndex};
 
 /// How to fail over.
@@ -69,7 +71,7 @@ impl<H: Host> Group<H> {
                 Ok(self.state().record)
             }
             Err(e) => {
-                secondary.ended.set(false);
+                secondary.go_on();
                 Err(e)
             }
         }
@@ -126,5 +128,16 @@ impl<H: Host> Group<H> {
             CommitPosition::default(),
             self.0.changed.clone(),
         ))
+    }
+}
+
+impl<H: Host> Secondary<H> {
+    /// A promotion that failed leaves a secondary that applies what comes.
+    fn go_on(self: &Rc<Self>) {
+        self.ended.set(false);
+        if self.task.borrow().as_ref().is_none_or(Task::is_done) {
+            let task = self.host.spawn("apply", apply::run(self.clone()));
+            *self.task.borrow_mut() = Some(task);
+        }
     }
 }
