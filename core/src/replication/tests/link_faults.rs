@@ -266,8 +266,9 @@ fn a_volume_that_ends_within_a_cluster_is_made_good_to_its_last_byte() {
         let (p, tail) = (pair.volume(Primary), at(SIZE, 512));
         sim.cut("a", "b");
         sim.partition("a", "b", Direction::Both);
+        pair.wait_for(|pair| pair.primary.status().link == LinkState::Degraded).await;
         fill(&p, tail, 0x33).await.unwrap();
-        pair.wait_for(|pair| pair.primary.status().missing > 0).await;
+        assert_eq!(pair.primary.status().missing, CLUSTER);
         sim.heal("a", "b");
         pair.in_sync().await;
         pair.checkpoint().await;
