@@ -217,3 +217,6 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         exports: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

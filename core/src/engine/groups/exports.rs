@@ -6,7 +6,7 @@
 //!   role, stage, generation or session changes ─► connections to what is no longer offered are cut
 //! ```
 
-use super::admission::{Offer, choose, unknown};
+use super::admission::{Offer, choose, nowhere};
 use super::seats::{Hall, Place};
 use super::served::Served;
 use super::status::kind_of;
@@ -93,7 +93,7 @@ impl Catalog for LocalCatalog {
             let index = l.members.iter().position(|(m, _)| m.as_str() == volume)?;
             Some((l, index))
         });
-        let Some((local, index)) = here else { return Err(unknown(name, &[])) };
+        let Some((local, index)) = here else { return Err(nowhere(name)) };
         let offers = local.offers();
         let (offer, wanted) = choose(&offers, name)?;
         let index = VolumeIndex(u16::try_from(index).unwrap_or(u16::MAX));

@@ -174,6 +174,3 @@ fn check_none_left_out(s: &GroupState, wanted: &[&VolumeId]) -> Result<(), Engin
     );
     Err(EngineError::new(Refusal::Exists, text))
 }
-
-#[cfg(test)]
-mod tests;

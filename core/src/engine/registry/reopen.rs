@@ -21,7 +21,6 @@ use crate::overlay::GroupState;
 pub(super) struct Paused {
     names: Vec<GroupId>,
     /// Nobody starts them meanwhile.
-    #[expect(dead_code, reason = "only dropped")]
     busy: Vec<OwnedMutexGuard<()>>,
 }
 

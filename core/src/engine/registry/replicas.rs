@@ -64,6 +64,7 @@ impl Engine {
         if let Some(group) = group {
             self.leave_group(&group, &volume).await?;
         }
+        self.step()?;
         let (pool, name) = (self.pool.clone(), volume.clone());
         blocking(move || pool.remove(Kind::Volume, &name)).await?;
         self.state().replicas.remove(&volume);

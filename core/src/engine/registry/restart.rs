@@ -38,6 +38,7 @@ impl Engine {
     /// Opens these groups as the pool has them, those that are not there excepted. The first error
     /// is returned; all stand in the state.
     pub(super) async fn settle(&self, groups: Vec<GroupId>) -> Result<(), EngineError> {
+        self.step()?;
         let pool = self.pool.clone();
         let named = groups.clone();
         let there = blocking(move || {
@@ -122,6 +123,7 @@ impl Engine {
         group: &GroupId,
         volumes: Vec<VolumeId>,
     ) -> Result<Option<GroupState>, EngineError> {
+        self.step()?;
         let (path, shard) = (self.pool.path(Kind::Group, group), self.shards.round_robin(0));
         let left = self.shards.run(shard, |env| on_shard::leave_group(env, path, volumes)).await?;
         if left.is_empty() {
