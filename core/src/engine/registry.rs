@@ -11,7 +11,12 @@
 //! a group does takes none of it. A replica or group that is damaged stands in `State` with its
 //! error: it is listed and refused, and nothing else notices.
 
+mod adopt;
+#[cfg(test)]
+mod crash;
+mod expand;
 mod groups;
+mod reopen;
 mod replicas;
 mod restart;
 mod sessions;
@@ -46,6 +51,9 @@ pub(crate) struct Engine {
     changes: watch::Sender<u64>,
     /// Where NBD is served first, for the URIs in status; set once the listeners are up.
     nbd: Mutex<Option<Address>>,
+    /// Where tests end it.
+    #[cfg(test)]
+    crash: crash::Crash,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +91,8 @@ impl Engine {
             structure: Arc::default(),
             changes: watch::Sender::new(0),
             nbd: Mutex::default(),
+            #[cfg(test)]
+            crash: crash::Crash::default(),
         });
         engine.find_again().await?;
         Ok(engine)
@@ -207,3 +217,6 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         exports: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! Requests are submitted at the call, so any number may be in flight. The server is not trusted:
 //! a reply that breaks the protocol ends the connection, and every request with it, with
 //! [`ErrorKind::Corrupt`]; so does a silent one, with [`ErrorKind::Disconnected`]. There is no
-//! reconnection here: who needs it makes a new client.
+//! reconnection here: who needs it makes a new client, unless the old one's refusal [`is_final`].
 //!
 //! How much is in flight is up to the caller: what was submitted is held in memory until the
 //! server has taken it.
@@ -49,6 +49,16 @@ impl Default for Options {
 
 /// How long a goodbye may take to be sent.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Whether a connection was refused for good: the export is of a generation or session that others
+/// have replaced. After any other error of [`Client::connect`], or of a connection that ended, it
+/// may be had later: wait, and connect again.
+///
+/// A request can't be the one to learn of it: a server that cuts a stale export ends the connection
+/// (its last answers are [`ErrorKind::Disconnected`]), and refuses the next one.
+pub fn is_final(error: &Error) -> bool {
+    error.kind() == ErrorKind::Stale
+}
 
 /// A disk behind an NBD connection. Clones are the same connection; dropping the last one, and
 /// the last request in flight, says goodbye.

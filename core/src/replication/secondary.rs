@@ -165,6 +165,25 @@ impl<H: Host> Secondary<H> {
         Ok(())
     }
 
+    /// Makes what these replicas have beyond the primary's end zeroes, so that both sides agree on it
+    /// once the primary grows. Behind a record that is so already: nobody writes there.
+    pub(crate) async fn clear_overhang(&self, primary: &crate::link::frame::Hello) -> Result<()> {
+        let (record, blank) = {
+            let s = self.store.state();
+            (s.record, s.blank)
+        };
+        if record != Epoch::NONE || blank {
+            return Ok(());
+        }
+        for (volume, (_, size)) in self.volumes.iter().zip(&primary.members) {
+            let (from, end) = (size.next_multiple_of(CLUSTER), volume.disk.len());
+            if from < end {
+                volume.disk.write_zeroes(ByteRange::new(from, end), true).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adopts the open epoch that a hello agreed on: all open logs become its.
     pub(crate) fn adopt_epoch(&self, epoch: Epoch) {
         let epoch = epoch.max(self.open_epoch.get());

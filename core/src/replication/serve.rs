@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use super::group::Group;
 use super::secondary::Secondary;
-use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello};
+use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello, check_sizes};
 use super::staging::{Item, Staged};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
 use crate::overlay::{Role, Stage};
 use crate::runtime::Stream;
-use crate::units::{Epoch, GroupId};
+use crate::units::GroupId;
 
 /// Serves one incoming link: reads its hello, finds the group that it names, applies its frames.
 /// Returns why it ended. What is wrong with the hello is told to the peer.
@@ -78,6 +78,7 @@ async fn talk<H: Host>(
         ))
     })?;
     check_hello(&hello(&s), &theirs).map_err(LinkError::Own)?;
+    check_sizes(&theirs, &hello(&s)).map_err(LinkError::Own)?;
     check_epochs(&hello(&s), &theirs).map_err(LinkError::Own)?;
     if s.store.state().inbound {
         return Err(LinkError::Own(format!(
@@ -85,7 +86,7 @@ async fn talk<H: Host>(
             theirs.group
         )));
     }
-    let blank = take_over(&s, &stream, theirs.anew, theirs.epoch).await?;
+    let blank = take_over(&s, &stream, &theirs).await?;
     let ours = Hello { blank, ..hello(&s) };
     s.adopt_epoch(ours.epoch.max(theirs.epoch));
     window.push(Body::Hello(Box::new(ours)), true);
@@ -129,8 +130,7 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
 async fn take_over<H: Host>(
     s: &Rc<Secondary<H>>,
     stream: &H::Stream,
-    anew: bool,
-    epoch: Epoch,
+    theirs: &Hello,
 ) -> Result<bool, LinkError> {
     s.cut();
     let turn = s.sessions.get();
@@ -140,11 +140,9 @@ async fn take_over<H: Host>(
     if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
-    s.taking_over.set(true);
-    let settled = settle(s, anew, epoch).await;
-    s.taking_over.set(false);
-    s.changed.notify();
-    let blank = settled?;
+    let settling = Settling::begin(s);
+    let blank = settle(s, theirs).await?;
+    drop(settling);
     if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
@@ -156,19 +154,36 @@ async fn take_over<H: Host>(
     Ok(blank)
 }
 
+/// While it lives, a hello is being answered; also when that is given up half-way.
+struct Settling<H: Host>(Rc<Secondary<H>>);
+
+impl<H: Host> Settling<H> {
+    fn begin(s: &Rc<Secondary<H>>) -> Self {
+        s.taking_over.set(true);
+        Self(s.clone())
+    }
+}
+
+impl<H: Host> Drop for Settling<H> {
+    fn drop(&mut self) {
+        self.0.taking_over.set(false);
+        self.0.changed.notify();
+    }
+}
+
 /// Makes durable what the hello decides. A promotion, or a newer hello, waits until it has.
 async fn settle<H: Host>(
     s: &Rc<Secondary<H>>,
-    anew: bool,
-    epoch: Epoch,
+    theirs: &Hello,
 ) -> Result<bool, LinkError> {
-    if anew {
+    if theirs.anew {
         s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     }
+    s.clear_overhang(theirs).await.map_err(|e| LinkError::Own(e.to_string()))?;
     // Only this first session is told so: it may write, and then it is no longer true. The epoch
     // that both will agree on is durable before a log carries it.
     let blank = s.store.state().blank;
-    let open = s.open_epoch.get().max(epoch);
+    let open = s.open_epoch.get().max(theirs.epoch);
     s.store
         .update(|g| {
             g.blank = false;

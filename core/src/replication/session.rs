@@ -102,6 +102,7 @@ async fn talk<H: Host>(
         }
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
+    check_sizes(&ours, &theirs).map_err(LinkError::Own)?;
     check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
     if ours.anew && theirs.record != Epoch::NONE {
@@ -175,7 +176,8 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
             ours.group
         ));
     }
-    if ours.members != theirs.members {
+    let names = |h: &Hello| h.members.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+    if names(ours) != names(theirs) {
         let of = |h: &Hello| {
             h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ")
         };
@@ -185,6 +187,21 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
             of(theirs),
             of(ours)
         ));
+    }
+    Ok(())
+}
+
+/// Whether all that the primary may write fits on the secondary; says what does not. A secondary
+/// may be larger, for it is expanded first: what it has beyond the primary's end reads as zeroes.
+pub(crate) fn check_sizes(primary: &Hello, secondary: &Hello) -> Result<(), String> {
+    let pairs = primary.members.iter().zip(&secondary.members);
+    for ((volume, has), (_, fits)) in pairs {
+        if has > fits {
+            return Err(format!(
+                "group {}: volume {volume} has {has} bytes on the primary and only {fits} on the secondary: expand the secondary's replica first",
+                primary.group
+            ));
+        }
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ impl Side {
 /// How to start a role.
 pub(super) fn spec(role: Role, peer: usize, generation: Generation, policy: &Policy) -> StartSpec {
     let peer = (role == Role::Primary).then(|| address(peer));
-    StartSpec { generation, role, peer, policy: policy.clone(), inbound: false }
+    StartSpec { generation, role, peer, policy: policy.clone(), inbound: false, adopt: false }
 }
 
 /// All of a disk.

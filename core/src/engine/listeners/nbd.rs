@@ -64,14 +64,15 @@ async fn one(engine: &Engine, socket: Socket, n: usize) -> Result<String, Engine
         return shards.run(here, |env| whole(env, fd)).await;
     }
     let offers = engine.offers().await?;
-    let places: Vec<_> = offers.iter().map(|(s, o)| (o.name().to_owned(), *s)).collect();
+    let places: Vec<_> = offers.iter().map(|(s, o)| (o.volume().clone(), *s)).collect();
     let catalog = OfferCatalog(offers.into_iter().map(|(_, o)| o).collect());
     let kept = fd.try_clone().map_err(failed)?;
     let chosen = match shards.run(here, move |env| negotiate(env, fd, catalog)).await? {
         Ok(chosen) => chosen,
         Err(end) => return Ok(end),
     };
-    let Some((_, owner)) = places.into_iter().find(|(name, _)| *name == chosen.name) else {
+    let volume = chosen.name.split('/').next().unwrap_or_default();
+    let Some((_, owner)) = places.into_iter().find(|(v, _)| v.as_str() == volume) else {
         return Ok(format!("export {} is gone", chosen.name));
     };
     shards.run(owner, move |env| transmit(env, kept, chosen)).await

@@ -132,6 +132,11 @@ impl Client {
             }
             option::GO if kind == reply::ACK => self.ready(),
             option::GO if kind == reply::ERR_UNSUP => Ok(self.export_name()),
+            option::GO if kind == reply::ERR_POLICY => {
+                let error = refusal(&format!("export '{}'", self.name), kind, data);
+                // Our servers say so of what never comes back: see `RefusalKind`.
+                Err(Error::own(ErrorKind::Stale, error.to_string()))
+            }
             _ if refused => Err(refusal(&format!("export '{}'", self.name), kind, data)),
             _ => Err(corrupt(format!("reply of kind {kind} to option {}", self.awaited))),
         }

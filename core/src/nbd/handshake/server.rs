@@ -249,8 +249,8 @@ impl<D> Answer<D> {
 
 fn kind(refusal: &Refusal) -> u32 {
     match refusal.kind {
-        RefusalKind::Unknown => reply::ERR_UNKNOWN,
-        RefusalKind::Policy => reply::ERR_POLICY,
+        RefusalKind::Unknown | RefusalKind::Busy => reply::ERR_UNKNOWN,
+        RefusalKind::Gone => reply::ERR_POLICY,
         RefusalKind::Shutdown => reply::ERR_SHUTDOWN,
     }
 }

@@ -10,7 +10,7 @@ use super::super::replica::slot_of;
 use super::super::secondary::Secondary;
 use super::set_generation;
 use crate::disk::{Error, ErrorKind, Host, Result};
-use crate::overlay::{Active, ActiveId, CommitPosition, Role, Stage, UndoLog};
+use crate::overlay::{Active, ActiveId, CommitPosition, Member, Role, Stage, UndoLog};
 use crate::runtime::Task;
 use crate::units::{Epoch, Generation, VolumeIndex};
 
@@ -29,7 +29,7 @@ impl<H: Host> Group<H> {
     /// Promotes the secondary to its last checkpoint; says which. The promoted volumes can be used
     /// when this returns; the roll-back is merged in the background.
     pub async fn failover(&self, spec: FailoverSpec) -> Result<Epoch> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         if self.state().generation == spec.new && !self.allow(Operation::Failover)? {
             return Ok(self.state().record);
         }
@@ -116,6 +116,7 @@ impl<H: Host> Group<H> {
                 g.peer_address = None;
                 g.anew = false;
                 g.inbound = false;
+                g.members.iter_mut().for_each(Member::begin_anew);
             })
             .await?;
         let record = self.state().record;

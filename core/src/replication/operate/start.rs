@@ -3,7 +3,7 @@ use super::super::group::Group;
 use super::super::machine::Operation;
 use super::set_generation;
 use crate::disk::{Error, ErrorKind, Host, Result};
-use crate::overlay::{ActiveId, CommitPosition, Policy, Role, Stage};
+use crate::overlay::{ActiveId, CommitPosition, Member, Policy, Role, Stage};
 use crate::runtime::Address;
 use crate::units::{Epoch, Generation};
 
@@ -20,12 +20,14 @@ pub struct StartSpec {
     pub policy: Policy,
     /// Secondary: writes come from an NBD client instead of a link.
     pub inbound: bool,
+    /// Primary that is one already, in an older generation: its devices go on in this one.
+    pub adopt: bool,
 }
 
 impl<H: Host> Group<H> {
     /// Begins a role, or says that it runs already. See `start` in the engine API.
     pub async fn start(&self, spec: StartSpec) -> Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         let peer = spec.peer.as_ref().map(ToString::to_string);
         let (same, current) = {
             let s = self.state();
@@ -36,7 +38,9 @@ impl<H: Host> Group<H> {
             (same, s.generation)
         };
         let names_peer = spec.role == Role::Secondary || peer.is_some();
-        if !self.allow(Operation::Start { peer: names_peer, same })? {
+        // A peer is given up by a stop, never in passing.
+        let adopt = spec.adopt && !same && (names_peer || self.state().peer_address.is_none());
+        if !self.allow(Operation::Start { peer: names_peer, same, adopt })? {
             return Ok(());
         }
         if spec.generation.number < current.number
@@ -73,7 +77,13 @@ impl<H: Host> Group<H> {
             // flag outlives a restart before that hello.
             self.intent().await?;
         }
-        let keeps = self.primary().filter(|_| self.state().generation == spec.generation);
+        // What is the primary goes on as it is: only the peer changes, or the generation's number.
+        let (was, line) = {
+            let s = self.state();
+            let goes_on = s.generation == spec.generation || spec.adopt;
+            (s.generation, s.role == Role::Primary && goes_on)
+        };
+        let keeps = self.primary().filter(|_| line);
         // Writes of a primary that ends here end first, and no new one begins before it is decided.
         let held = match self.primary().filter(|_| keeps.is_none()) {
             Some((p, _)) => p.hold().await,
@@ -96,6 +106,13 @@ impl<H: Host> Group<H> {
                 s.inbound = false;
                 s.undo.clear();
                 s.active = None;
+                for m in &mut s.members {
+                    if !line {
+                        m.begin_anew();
+                    } else if was != spec.generation {
+                        m.carry(was);
+                    }
+                }
             })
             .await?;
         if let Some((p, _)) = keeps {
@@ -151,6 +168,7 @@ impl<H: Host> Group<H> {
                     s.blank = false;
                 }
                 s.active = Some(ActiveId { id, generation: spec.generation, checkpoint: s.record });
+                s.members.iter_mut().for_each(Member::begin_anew);
             })
             .await?;
         self.end_part();

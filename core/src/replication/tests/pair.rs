@@ -168,7 +168,7 @@ impl Pair {
 
 pub(crate) fn spec(role: Role, policy: Policy) -> StartSpec {
     let peer = (role == Role::Primary).then(address);
-    StartSpec { generation: G1, role, peer, policy, inbound: false }
+    StartSpec { generation: G1, role, peer, policy, inbound: false, adopt: false }
 }
 
 pub(crate) async fn read<D: Disk>(disk: &D, range: ByteRange) -> Result<Vec<u8>> {
