@@ -56,7 +56,7 @@ impl EngineClient {
         let endpoint = endpoint(address).map_err(|e| unreachable(reasons(&e)))?;
         let connecting = async {
             match address {
-                Address::Tcp(_) => endpoint.connect().await,
+                Address::Tcp(_) | Address::Tls { .. } => endpoint.connect().await,
                 Address::Unix(path) => endpoint.connect_with_connector(over_unix(path)).await,
             }
         };
@@ -74,7 +74,7 @@ impl EngineClient {
             reason: reasons(&e),
         })?;
         let channel = match address {
-            Address::Tcp(_) => endpoint.connect_lazy(),
+            Address::Tcp(_) | Address::Tls { .. } => endpoint.connect_lazy(),
             Address::Unix(path) => endpoint.connect_with_connector_lazy(over_unix(path)),
         };
         Ok(Self::over(channel, address))
@@ -307,6 +307,7 @@ impl EngineClient {
 fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
     let uri = match address {
         Address::Tcp(host_port) => format!("http://{host_port}"),
+        Address::Tls { host_port, .. } => format!("https://{host_port}"),
         // Only a name for the `:authority` header; the connector goes to the socket.
         Address::Unix(_) => "http://localhost".to_owned(),
     };

@@ -63,6 +63,8 @@ pub struct ShardConfig {
     pub io: IoChoice,
     /// How long it may look for answers before it sleeps, when requests are fast; zero for never.
     pub spin: Duration,
+    /// What it proves itself with; without, it has no TLS.
+    pub tls: Option<crate::tls::Tls>,
 }
 
 impl Default for ShardConfig {
@@ -73,7 +75,7 @@ impl Default for ShardConfig {
             Ok("ring") => IoChoice::Ring,
             _ => IoChoice::Probe,
         };
-        Self { io, spin: Duration::from_micros(50) }
+        Self { io, spin: Duration::from_micros(50), tls: None }
     }
 }
 
@@ -91,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) reactor: Rc<Reactor>,
     random: RefCell<Vec<u64>>,
+    pub(super) tls: Option<crate::tls::Tls>,
 }
 
 impl std::fmt::Debug for ShardEnv {
@@ -107,6 +110,7 @@ impl ShardEnv {
             timers: Timers::default(),
             reactor: Rc::new(Reactor::new(config.io, remote)?),
             random: RefCell::default(),
+            tls: config.tls.clone(),
         })))
     }
 
@@ -184,7 +188,7 @@ impl ShardEnv {
 }
 
 impl super::Env for ShardEnv {
-    type Stream = super::SocketStream;
+    type Stream = super::ShardStream;
 
     fn now(&self) -> Mono {
         boot_clock()
@@ -210,8 +214,8 @@ impl super::Env for ShardEnv {
     fn connect(
         &self,
         to: &super::Address,
-    ) -> impl Future<Output = io::Result<super::SocketStream>> + 'static {
-        super::socket::connect(self.clone(), to.clone())
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::connect(self.clone(), to.clone())
     }
 }
 

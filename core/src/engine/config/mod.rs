@@ -216,7 +216,7 @@ impl Config {
             self.nbd.iter().map(|a| ("nbd", a)).chain(self.link.iter().map(|a| ("link", a)))
         {
             // Port 0 takes any free port, each time another.
-            let any_port = matches!(a, Address::Tcp(t) if t.ends_with(":0"));
+            let any_port = a.host_port().is_some_and(|t| t.ends_with(":0"));
             if !any_port && seen.contains(&a) {
                 return Err(ConfigError::value(
                     key,

@@ -94,9 +94,9 @@ impl Acceptor {
         let named =
             |e: io::Error| io::Error::new(e.kind(), format!("can't listen at {address}: {e}"));
         match address {
-            Address::Tcp(host_port) => {
+            Address::Tcp(host_port) | Address::Tls { host_port, .. } => {
                 let (listener, at) = bind_tcp(host_port).map_err(named)?;
-                Ok(Self { address: Address::Tcp(at), listener: Listener::Tcp(listener) })
+                Ok(Self { address: address.with_host_port(at), listener: Listener::Tcp(listener) })
             }
             Address::Unix(path) => {
                 let (listener, placed) = bind_unix(path).map_err(named)?;
