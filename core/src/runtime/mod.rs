@@ -117,6 +117,27 @@ pub trait Env: Clone + 'static {
 
     /// Connects to a peer. Has no timeout of its own: wrap it in [`timeout`].
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
+
+    /// As [`connect`](Self::connect), but in plaintext whatever the address says: for protocols
+    /// that become TLS later, by [`start_tls`](Self::start_tls).
+    fn connect_plain(
+        &self,
+        to: &Address,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + 'static {
+        self.connect(to)
+    }
+
+    /// The client's TLS handshake, for NBD, over a stream in plaintext: at its far end must be the
+    /// engine that the address names.
+    fn start_tls(
+        &self,
+        stream: Self::Stream,
+        to: &Address,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + 'static {
+        drop(stream);
+        let text = format!("{to}: there is no TLS here");
+        std::future::ready(Err(io::Error::new(io::ErrorKind::Unsupported, text)))
+    }
 }
 
 /// An ordered, reliable stream of bytes. At most one `recv` and one `send` are in flight.

@@ -65,6 +65,8 @@ pub struct ShardConfig {
     pub spin: Duration,
     /// What it proves itself with; without, it has no TLS.
     pub tls: Option<crate::tls::Tls>,
+    /// Whether it may connect to `tcp:` addresses.
+    pub plaintext: bool,
 }
 
 impl Default for ShardConfig {
@@ -75,7 +77,7 @@ impl Default for ShardConfig {
             Ok("ring") => IoChoice::Ring,
             _ => IoChoice::Probe,
         };
-        Self { io, spin: Duration::from_micros(50), tls: None }
+        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true }
     }
 }
 
@@ -94,6 +96,7 @@ pub(crate) struct Core {
     pub(crate) reactor: Rc<Reactor>,
     random: RefCell<Vec<u64>>,
     pub(super) tls: Option<crate::tls::Tls>,
+    pub(super) plaintext: bool,
 }
 
 impl std::fmt::Debug for ShardEnv {
@@ -111,6 +114,7 @@ impl ShardEnv {
             reactor: Rc::new(Reactor::new(config.io, remote)?),
             random: RefCell::default(),
             tls: config.tls.clone(),
+            plaintext: config.plaintext,
         })))
     }
 
@@ -216,6 +220,21 @@ impl super::Env for ShardEnv {
         to: &super::Address,
     ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
         super::stream::connect(self.clone(), to.clone())
+    }
+
+    fn connect_plain(
+        &self,
+        to: &super::Address,
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::connect_plain(self.clone(), to.clone())
+    }
+
+    fn start_tls(
+        &self,
+        stream: super::ShardStream,
+        to: &super::Address,
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::start_tls(self.clone(), stream, crate::tls::Door::Nbd, to.clone())
     }
 }
 

@@ -141,11 +141,6 @@ impl ShardEnv {
         })
     }
 
-    /// Connects, and says nothing yet: for protocols that become TLS later.
-    pub async fn connect_plain(&self, to: &Address) -> io::Result<ShardStream> {
-        super::socket::connect(self.clone(), to.clone()).await.map(ShardStream::Plain)
-    }
-
     /// The client's handshake over a plain stream: at the far end must be the engine of `node`, or
     /// of any node if none is named.
     pub async fn secure(
@@ -167,14 +162,31 @@ impl ShardEnv {
     }
 }
 
+/// Connects, and says nothing yet.
+pub(super) async fn connect_plain(env: ShardEnv, to: Address) -> io::Result<ShardStream> {
+    if matches!(to, Address::Tcp(_)) && !env.0.plaintext {
+        let text = format!("{to} is plaintext: use tls:NODE@HOST:PORT, or --insecure-plaintext");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    super::socket::connect(env, to).await.map(ShardStream::Plain)
+}
+
 /// Connects a link.
 pub(super) async fn connect(env: ShardEnv, to: Address) -> io::Result<ShardStream> {
-    let stream = env.connect_plain(&to).await?;
+    let stream = connect_plain(env.clone(), to.clone()).await?;
     match &to {
         Address::Unix(_) | Address::Tcp(_) => Ok(stream),
-        Address::Tls { node, .. } => {
-            let secured = env.secure(stream, Door::Link, node.as_deref()).await;
-            secured.map_err(|e| io::Error::new(e.kind(), format!("the engine at {to}: {e}")))
-        }
+        Address::Tls { .. } => start_tls(env, stream, Door::Link, to).await,
     }
+}
+
+/// Calls at a door of the engine that the address names.
+pub(super) async fn start_tls(
+    env: ShardEnv,
+    stream: ShardStream,
+    door: Door,
+    to: Address,
+) -> io::Result<ShardStream> {
+    let secured = env.secure(stream, door, to.node()).await;
+    secured.map_err(|e| io::Error::new(e.kind(), format!("the engine at {to}: {e}")))
 }

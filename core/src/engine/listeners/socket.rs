@@ -1,4 +1,4 @@
-//! Listening sockets, TCP or Unix.
+//! Listening sockets, TCP (plain or TLS) or Unix.
 //!
 //! ```text
 //!   unix:PATH   somebody answers there ─► refused
@@ -108,6 +108,11 @@ impl Acceptor {
     /// Where it listens; for TCP with the port that was chosen for port 0.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether clients must prove themselves.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tls { .. })
     }
 
     /// The next connection, and who it is from, for logs.

@@ -3,6 +3,7 @@
 mod doors;
 mod reload;
 
+#[allow(unreachable_pub, reason = "it is public where the other tests have it from")]
 #[path = "../../../../tests/src/harness/certs.rs"]
 pub(crate) mod certs;
 
