@@ -16,6 +16,7 @@
 
 mod connect;
 mod disk;
+mod open;
 mod receive;
 mod table;
 
@@ -29,6 +30,7 @@ use super::wire::{Request, STRING_MAX, command};
 use crate::disk::{Error, ErrorKind, Result};
 use crate::runtime::{Data, Env, Outbox, Reader, Signal, Stream, Task, timeout};
 use crate::units::u64_of;
+use connect::Opening;
 use table::Table;
 
 /// How patient a client is.
@@ -120,12 +122,22 @@ impl<E: Env> Client<E> {
         export: &str,
         options: &Options,
     ) -> Result<Self> {
+        Self::connect_from(env, stream, Opening::Fresh, export, options).await
+    }
+
+    async fn connect_from(
+        env: &E,
+        stream: E::Stream,
+        opening: Opening,
+        export: &str,
+        options: &Options,
+    ) -> Result<Self> {
         if export.len() > STRING_MAX {
             let what = format!("an export name of {} bytes, limit {STRING_MAX}", export.len());
             return Err(Error::own(ErrorKind::Invalid, what));
         }
         let mut reader = Reader::new(stream.clone());
-        let agreed = connect::negotiate(&mut reader, &stream, export);
+        let agreed = connect::negotiate(&mut reader, &stream, opening, export);
         let server = connect::within(env, &stream, options, agreed).await?;
         let shared = Rc::new(Shared {
             env: env.clone(),
@@ -160,9 +172,18 @@ impl<E: Env> Client<E> {
 
     /// The exports of the server at the far end of a fresh stream.
     pub async fn list(env: &E, stream: E::Stream, options: &Options) -> Result<Vec<ExportInfo>> {
+        Self::list_from(env, stream, Opening::Fresh, options).await
+    }
+
+    async fn list_from(
+        env: &E,
+        stream: E::Stream,
+        opening: Opening,
+        options: &Options,
+    ) -> Result<Vec<ExportInfo>> {
         let mut reader = Reader::new(stream.clone());
-        let list =
-            connect::within(env, &stream, options, connect::list(&mut reader, &stream)).await?;
+        let asked = connect::list(&mut reader, &stream, opening);
+        let list = connect::within(env, &stream, options, asked).await?;
         stream.shutdown();
         Ok(list)
     }

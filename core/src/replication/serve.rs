@@ -16,15 +16,15 @@ use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
 use crate::overlay::{Role, Stage};
-use crate::runtime::Stream;
+use crate::runtime::{Address, Stream};
 use crate::units::GroupId;
 
 /// Serves one incoming link: reads its hello, finds the group that it names, applies its frames.
-/// Returns why it ended. What is wrong with the hello is told to the peer.
+/// `find` may refuse, and says why. Returns why it ended. What is wrong with the hello is told to the peer.
 pub async fn serve_link<H: Host>(
     host: &H,
     stream: H::Stream,
-    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+    find: impl FnOnce(&GroupId) -> Result<Group<H>, String>,
 ) -> LinkError {
     let window = Window::one_way();
     let sender = {
@@ -56,7 +56,7 @@ async fn talk<H: Host>(
     host: &H,
     window: &Window,
     stream: H::Stream,
-    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+    find: impl FnOnce(&GroupId) -> Result<Group<H>, String>,
 ) -> Result<std::convert::Infallible, LinkError> {
     let mut connection = Connection::new(host, stream.clone());
     let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
@@ -65,12 +65,7 @@ async fn talk<H: Host>(
             return Err(LinkError::Own(format!("a link begins with a hello, not with {other:?}")));
         }
     };
-    let group = find(&theirs.group).ok_or_else(|| {
-        LinkError::Own(format!(
-            "this engine has no group {}: start the secondary first",
-            theirs.group
-        ))
-    })?;
+    let group = find(&theirs.group).map_err(LinkError::Own)?;
     let s = group.secondary().ok_or_else(|| {
         LinkError::Own(format!(
             "group {} is not a running secondary here: start it as one first",
@@ -248,6 +243,12 @@ async fn receive<H: Host>(
 }
 
 impl<H: Host> Group<H> {
+    /// The node whose links alone are taken, if the start named one.
+    pub fn peer_node(&self) -> Option<String> {
+        let address = self.state().peer_address.clone()?;
+        address.parse::<Address>().ok()?.node().map(str::to_owned)
+    }
+
     /// The running secondary, if this is one.
     pub(crate) fn secondary(&self) -> Option<Rc<Secondary<H>>> {
         let state = self.state();

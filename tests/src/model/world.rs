@@ -105,7 +105,10 @@ impl Side {
                 let stream = listener.accept().await;
                 let (h, g) = (host.clone(), group.clone());
                 host.spawn("model serve link", async move {
-                    serve_link(&h, stream, |id| (id.as_str() == "g").then_some(g)).await;
+                    serve_link(&h, stream, |id| {
+                        (id.as_str() == "g").then_some(g).ok_or_else(|| "no group".to_owned())
+                    })
+                    .await;
                 });
             }
         });

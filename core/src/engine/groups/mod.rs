@@ -35,7 +35,6 @@ pub(super) use status::status;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +45,8 @@ use super::api::{ByteLen, GroupId, Refusal, Uuid, VolumeId};
 use super::error::EngineError;
 use crate::disk::{Caching, Folder};
 use crate::replication::{self, Group, Replica};
-use crate::runtime::{Env, ShardEnv, Task};
+use crate::runtime::{Env, Parcel, ShardEnv, Task};
+use crate::tls::Identity;
 use crate::units::VolumeIndex;
 
 /// How long requests in flight may take to end when their connection is cut.
@@ -228,8 +228,35 @@ fn all() -> Vec<(GroupId, Rc<Local>)> {
 }
 
 /// Serves a link that a primary opened, to its end; says why it ended.
-pub(super) async fn serve_link(env: ShardEnv, stream: OwnedFd) -> Result<String, EngineError> {
-    let stream = env.adopt(stream).map_err(|e| EngineError::system("can't serve a link", e))?;
-    let find = |name: &GroupId| find(name).ok().map(|l| l.group.clone());
+pub(super) async fn serve_link(env: ShardEnv, parcel: Parcel) -> Result<String, EngineError> {
+    let stream = env.arrive(parcel).map_err(|e| EngineError::system("can't serve a link", e))?;
+    let from = stream.identity();
+    let find = |name: &GroupId| {
+        let local = find(name)
+            .map_err(|_| format!("this engine has no group {name}: start the secondary first"))?;
+        let expected = local.group.peer_node();
+        check_link(name, expected.as_deref(), from.as_ref())?;
+        Ok(local.group.clone())
+    };
     Ok(replication::serve_link(&env, stream, find).await.to_string())
+}
+
+/// Whether a link may be of a group whose primary is on the node `expected`, if one is named.
+fn check_link(
+    group: &GroupId,
+    expected: Option<&str>,
+    from: Option<&Identity>,
+) -> Result<(), String> {
+    let Some(expected) = expected else { return Ok(()) };
+    match from {
+        Some(Identity::Engine(node)) if node == expected => Ok(()),
+        Some(other) => Err(format!(
+            "this link is of {other}, the primary of group {group} is engine/{expected}: start the \
+             secondary with the address of its primary"
+        )),
+        None => Err(format!(
+            "this link proves nothing, the primary of group {group} is engine/{expected}: let it \
+             come over TLS"
+        )),
+    }
 }

@@ -83,6 +83,7 @@ pub(super) fn kind_of(kind: ExportKind) -> replication::ExportKind {
 fn uri(at: &Address, name: &str) -> String {
     match at {
         Address::Tcp(host_port) => format!("nbd://{host_port}/{name}"),
+        Address::Tls { host_port, .. } => format!("nbds://{host_port}/{name}"),
         Address::Unix(path) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_~".contains(&b);
             let escaped =

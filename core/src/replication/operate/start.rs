@@ -14,7 +14,8 @@ pub struct StartSpec {
     pub generation: Generation,
     /// What this replica is to be.
     pub role: Role,
-    /// Primary: where the secondary takes links; none is solo.
+    /// Primary: where the secondary takes links; none is solo. Secondary: where the primary is; if
+    /// that names a node, links of others are refused.
     pub peer: Option<Address>,
     /// Interval, limits, mode.
     pub policy: Policy,
@@ -33,7 +34,8 @@ impl<H: Host> Group<H> {
             let s = self.state();
             let same = s.role == spec.role
                 && s.generation == spec.generation
-                && s.peer_address == peer
+                // A secondary is called: where its primary is may change under it.
+                && (s.peer_address == peer || s.role == Role::Secondary)
                 && s.inbound == spec.inbound;
             (same, s.generation)
         };
@@ -41,7 +43,7 @@ impl<H: Host> Group<H> {
         // A peer is given up by a stop, never in passing.
         let adopt = spec.adopt && !same && (names_peer || self.state().peer_address.is_none());
         if !self.allow(Operation::Start { peer: names_peer, same, adopt })? {
-            return Ok(());
+            return self.note_primary(spec.role, same, peer).await;
         }
         if spec.generation.number < current.number
             || (spec.generation.number == current.number && spec.generation != current)
@@ -58,7 +60,7 @@ impl<H: Host> Group<H> {
         }
         match spec.role {
             Role::Primary => self.start_primary(spec, peer).await,
-            Role::Secondary => self.start_secondary(spec).await,
+            Role::Secondary => self.start_secondary(spec, peer).await,
             Role::None => {
                 Err(Error::own(ErrorKind::Invalid, "start needs a role: primary or secondary"))
             }
@@ -129,7 +131,18 @@ impl<H: Host> Group<H> {
         self.connect_peer(true).await
     }
 
-    async fn start_secondary(&self, spec: StartSpec) -> Result<()> {
+    /// A secondary that runs already learns where its primary is now; a link of another node ends.
+    async fn note_primary(&self, role: Role, same: bool, peer: Option<String>) -> Result<()> {
+        if role != Role::Secondary || !same || self.state().peer_address == peer {
+            return Ok(());
+        }
+        let Some(running) = self.secondary() else { return Ok(()) };
+        self.0.store.update(|s| s.peer_address = peer).await?;
+        running.cut();
+        Ok(())
+    }
+
+    async fn start_secondary(&self, spec: StartSpec, peer: Option<String>) -> Result<()> {
         let limit = spec.policy.undo_limit;
         self.0.logs.set_limit(limit);
         // Writes of a primary that ends here end first, and no new one begins before it is decided.
@@ -155,7 +168,7 @@ impl<H: Host> Group<H> {
                 s.role = Role::Secondary;
                 s.stage = Stage::Running;
                 set_generation(&mut s.generation, &mut s.history, spec.generation);
-                s.peer_address = None;
+                s.peer_address = peer;
                 s.policy = spec.policy;
                 s.inbound = spec.inbound;
                 s.undo.clear();

@@ -82,7 +82,10 @@ pub(crate) fn listen(host: &SimHost, path: &str, group: &Group<SimHost>) {
             let stream = listener.accept().await;
             let (h, g) = (host2.clone(), group.clone());
             host2.spawn("serve link", async move {
-                serve_link(&h, stream, |id| (id.as_str() == "g").then_some(g)).await;
+                serve_link(&h, stream, |id| {
+                    (id.as_str() == "g").then_some(g).ok_or_else(|| "no group".to_owned())
+                })
+                .await;
             });
         }
     });
