@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::attach::{DeviceState, IoCounters};
 pub use crate::engine::api::Refusal;
 pub use crate::runtime::Address;
 pub use crate::units::{ByteLen, Generation, VolumeId};
@@ -32,48 +33,6 @@ pub struct Attach {
     pub engine: EngineAddresses,
     /// A device that can't be written.
     pub read_only: bool,
-}
-
-/// How a device and its engine stand.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum DeviceState {
-    /// Connected.
-    Serving,
-    /// The engine is away; requests wait.
-    Waiting,
-    /// Every request fails, for good.
-    Gone,
-}
-
-impl std::fmt::Display for DeviceState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Serving => "Serving",
-            Self::Waiting => "Waiting",
-            Self::Gone => "Gone",
-        })
-    }
-}
-
-/// What a device has done since it was attached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct IoCounters {
-    /// Reads that ended.
-    pub reads: u64,
-    /// What they brought.
-    pub read_bytes: ByteLen,
-    /// Writes that ended.
-    pub writes: u64,
-    /// What they took.
-    pub written_bytes: ByteLen,
-    /// Flushes that ended.
-    pub flushes: u64,
-    /// Discards, and writes of zeroes, that ended.
-    pub discards: u64,
-    /// Requests that failed.
-    pub errors: u64,
-    /// Requests under way.
-    pub in_flight: u64,
 }
 
 /// A device at one moment.

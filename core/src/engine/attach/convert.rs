@@ -116,9 +116,9 @@ impl From<IoCounters> for proto::IoCounters {
     fn from(c: IoCounters) -> Self {
         Self {
             reads: c.reads,
-            read_bytes: c.read_bytes.0,
+            read_bytes: c.read_bytes,
             writes: c.writes,
-            written_bytes: c.written_bytes.0,
+            written_bytes: c.written_bytes,
             flushes: c.flushes,
             discards: c.discards,
             errors: c.errors,
@@ -131,9 +131,9 @@ impl From<proto::IoCounters> for IoCounters {
     fn from(c: proto::IoCounters) -> Self {
         Self {
             reads: c.reads,
-            read_bytes: ByteLen(c.read_bytes),
+            read_bytes: c.read_bytes,
             writes: c.writes,
-            written_bytes: ByteLen(c.written_bytes),
+            written_bytes: c.written_bytes,
             flushes: c.flushes,
             discards: c.discards,
             errors: c.errors,

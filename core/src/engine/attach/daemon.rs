@@ -5,14 +5,18 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use super::devices::Devices;
 use super::proto::attach_server::AttachServer;
 use super::service::Service;
+use crate::attach::{StateDirectory, probe};
 use crate::engine::api::Refusal;
 use crate::engine::error::EngineError;
 use crate::engine::listeners::{Acceptor, Socket};
@@ -39,6 +43,18 @@ pub fn run(options: &Options) -> Result<(), EngineError> {
 }
 
 async fn serve(options: &Options) -> Result<(), EngineError> {
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|e| EngineError::system("can't listen for signals", e))?;
+    match probe() {
+        Ok(backend) => info!("devices are made with {backend}"),
+        Err(e) => warn!("{e}"),
+    }
+    let state = StateDirectory::open(&options.state)
+        .map_err(|e| EngineError::system("can't remember devices", e))?;
+    let runtime = tokio::runtime::Handle::current();
+    let opening = tokio::task::spawn_blocking(move || Devices::open(state, runtime));
+    let devices =
+        opening.await.map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))??;
     let acceptor = Acceptor::bind(&Address::Unix(options.socket.clone()))
         .map_err(|e| EngineError::new(Refusal::Unavailable, e.to_string()))?;
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -60,8 +76,14 @@ async fn serve(options: &Options) -> Result<(), EngineError> {
     info!(socket = %options.socket.display(), "serving");
     Server::builder()
         .add_service(health)
-        .add_service(AttachServer::new(Service))
-        .serve_with_incoming(ReceiverStream::new(rx))
+        .add_service(AttachServer::new(Service(Arc::new(devices))))
+        .serve_with_incoming_shutdown(ReceiverStream::new(rx), async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            info!("ending; devices stay");
+        })
         .await
         .map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))
 }
