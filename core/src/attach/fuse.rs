@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Session, SessionACL, WriteFlags,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Session, SessionACL, WriteFlags,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -207,6 +207,11 @@ impl Filesystem for OneFile {
     fn statfs(&self, _: &fuser::Request, _: INodeNo, reply: ReplyStatfs) {
         let blocks = self.length.get() / u64::from(BLOCK);
         reply.statfs(blocks, 0, 0, 1, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn getxattr(&self, _: &fuser::Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        // The kernel asks before the first write whether there are rights to take away, and not again.
+        reply.error(Errno::ENOSYS);
     }
 
     fn read(
