@@ -1,11 +1,13 @@
-//! Generates the engine API's messages, client and server from `proto/engine.proto`, with a
-//! protobuf compiler in Rust: no `protoc` is needed to build.
+//! Generates the messages, clients and servers of the engine API and the attach API from `proto/`,
+//! with a protobuf compiler in Rust: no `protoc` is needed to build.
 
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto/engine.proto");
-    let descriptors = protox::compile(["engine.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    for file in ["engine.proto", "attach.proto"] {
+        println!("cargo:rerun-if-changed=proto/{file}");
+        let descriptors = protox::compile([file], ["proto"])?;
+        tonic_prost_build::configure().compile_fds(descriptors)?;
+    }
     Ok(())
 }

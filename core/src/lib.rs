@@ -3,8 +3,10 @@
 //! ```text
 //!   engine        the daemon: configuration, pools, shards, gRPC. The only layer that knows tonic or tokio.
 //!     │
-//!   attach  nbd   how consumers reach a volume
-//!     │      │
+//!   attach        a volume as a block device of a node; a client of nbd
+//!     │
+//!   nbd           how consumers reach a volume
+//!     │
 //!   replication   the filter: start, checkpoint, get_error, stop, failover of a group
 //!     │      │
 //!   overlay link  undo logs, active disk, view, superblock │ frames, window, sessions
@@ -22,6 +24,7 @@
 //! `replication`, `overlay` and `link` touch no clock, thread, file or socket of their own: they are
 //! generic over [`disk::Host`], so that the simulator (`sim`) runs the very same code.
 
+pub mod attach;
 pub mod disk;
 pub mod engine;
 pub mod link;

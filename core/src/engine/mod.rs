@@ -10,9 +10,12 @@
 //!                         └──────────────────┴──► groups ─┘          shards: data
 //! ```
 //!
+//! `attach` beside them is a daemon of its own, `understudy-attachd`, which outlives this one.
+//!
 //! The only layer that knows tonic and tokio. `groups` is the only part of it that knows replication.
 
 pub mod api;
+pub mod attach;
 pub mod client;
 pub mod config;
 mod convert;

@@ -193,6 +193,11 @@ impl<E: Env> Client<E> {
         &self.0.shared.server
     }
 
+    /// Whether both are the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether requests can still succeed.
     pub fn is_connected(&self) -> bool {
         self.0.shared.dead.borrow().is_none()

@@ -104,6 +104,16 @@ impl Engine {
             .unwrap_or_default()
     }
 
+    /// Where it takes calls.
+    pub fn api_address(&self) -> Address {
+        Address::Unix(self.own("api.sock"))
+    }
+
+    /// Where it serves NBD.
+    pub fn nbd_address(&self) -> Address {
+        Address::Unix(self.own("nbd.sock"))
+    }
+
     /// Where it takes links of primaries.
     pub fn link_address(&self) -> Address {
         self.link.clone()

@@ -23,6 +23,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
     ("kill", "procps"),
+    ("blkdiscard", "util-linux"),
+    ("blockdev", "util-linux"),
+    ("env", "coreutils"),
+    ("losetup", "mount"),
+    ("mount", "mount"),
+    ("umount", "mount"),
 ];
 
 /// Directories of system tools that a user's PATH often leaves out.

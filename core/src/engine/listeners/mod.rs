@@ -17,4 +17,4 @@ mod socket;
 pub(crate) use door::Stop;
 pub(crate) use link::serve as serve_links;
 pub(crate) use nbd::{Places, serve as serve_nbd};
-pub(crate) use socket::Acceptor;
+pub(crate) use socket::{Acceptor, Socket};

@@ -1,0 +1,366 @@
+//! The connection of a device to its engine: it waits, connects anew, and sends again.
+//!
+//! ```text
+//!              connect                     ended
+//!   Away(why) ──────────► Connected(client) ─────► Away(why)      requests of Away wait, without limit
+//!      │                       │
+//!      └── the engine says: gone for good; or `fail` ──► Gone(why)     every request fails, for ever
+//! ```
+//!
+//! **Why a request may wait for ever.** The device is the VM's disk. Within its generation the disk has
+//! not failed when the engine restarts (invariant 9): an error would end the guest's file system for
+//! something that passes. Who wants an end decides it: a failover elsewhere (the engine, once it can be
+//! asked, says that the generation is gone), or a person or the CSI plugin by `Fail`.
+//!
+//! **Why requests in flight at a break may be sent again.** Reads and flushes change nothing. A write
+//! that was not answered may have been applied or not, now or later, as a whole or in part; applying it
+//! once more gives the same bytes. It must only not overwrite something that was acknowledged *after*
+//! it:
+//! - by this user: one who cares about the order of two overlapping writes waits for the first before
+//!   issuing the second (page cache and file systems always do; a disk gives no order either), so while
+//!   a write is unanswered no later one of the same range was acknowledged;
+//! - by the old connection, later: an engine that was killed holds its files' locks until its own
+//!   requests have ended, and only then can the next one open them. An engine that lives takes no
+//!   request from a connection that it has ended, and those it had taken hold their place in the range
+//!   lock, in front of the one that is sent again. Over a network what was sent may arrive late, on a
+//!   connection that the engine does not know to be dead: there the engine must end the old connection
+//!   of a session before it lets a new one in.
+//!
+//! **Why nothing acknowledged is sent again.** A write that the engine answered is in its files (page
+//! cache, or device with direct I/O): its SIGKILL does not take it back. A power cut of the engine's
+//! node may, if no flush came after it; so would it with any disk. For a device on another node the
+//! promise is the same: durable after a flush, and a flush in flight at the break is asked again of the
+//! engine that has the files open then, which syncs all that any process wrote to them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+
+use super::counters::{Counters, Kind};
+use super::request::{Failure, Request};
+use super::status::DeviceState;
+use crate::disk::{Disk, Error, ErrorKind};
+use crate::nbd::Client;
+use crate::nbd::client::Options;
+use crate::runtime::{Address, Buf, Data, Env, Mono, ShardEnv, Signal};
+use crate::units::{ByteOffset, usize_of};
+
+/// The first and the longest pause between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Whether an error of connecting means that there will never be a connection again.
+///
+/// The engine answers with NBD's policy error for a generation that was replaced or a session that was
+/// superseded; for what it does not have (yet), it has another one.
+pub(super) fn is_final(error: &Error) -> bool {
+    error.kind() == ErrorKind::Stale
+}
+
+/// Which export of which engine.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) address: Address,
+    pub(super) export: String,
+}
+
+/// The connection of one device. Lives on one shard.
+pub(super) struct Line<E: Env> {
+    env: E,
+    target: Target,
+    counters: Arc<Counters>,
+    state: RefCell<State<E>>,
+    changed: Signal,
+    /// When the last connection came.
+    since: Cell<Mono>,
+}
+
+enum State<E: Env> {
+    Away,
+    Connected(Client<E>),
+    Gone,
+}
+
+thread_local! {
+    /// The line of this shard: a holder has one device.
+    static LINE: RefCell<Option<Rc<Line<ShardEnv>>>> = const { RefCell::new(None) };
+}
+
+/// Makes this the line of the calling shard, and keeps it connected.
+pub(super) fn install(line: Rc<Line<ShardEnv>>) {
+    let keeper = line.clone();
+    let task = line.env.spawn("line", async move { keeper.keep().await });
+    // It ends with the shard.
+    drop(task);
+    LINE.set(Some(line));
+}
+
+/// The line of the calling shard.
+pub(super) fn installed() -> Option<Rc<Line<ShardEnv>>> {
+    LINE.with_borrow(Clone::clone)
+}
+
+/// Serves one request on the calling shard.
+pub(super) async fn serve(request: Request) {
+    match installed() {
+        Some(line) => line.serve(request).await,
+        // Only before `install`, when there is no device yet.
+        None => match request {
+            Request::Read(_, done) => done(Err(Failure::Io)),
+            Request::Write(_, _, done) | Request::Zero(_, _, done) | Request::Flush(done) => {
+                done(Err(Failure::Io));
+            }
+        },
+    }
+}
+
+impl<E: Env> Line<E> {
+    /// A line that has its first connection.
+    pub(super) fn new(
+        env: &E,
+        target: Target,
+        counters: Arc<Counters>,
+        first: Client<E>,
+    ) -> Rc<Self> {
+        counters.connected();
+        counters.set_state(DeviceState::Serving, None);
+        Rc::new(Self {
+            env: env.clone(),
+            target,
+            counters,
+            state: RefCell::new(State::Connected(first)),
+            changed: Signal::new(),
+            since: Cell::new(env.now()),
+        })
+    }
+
+    /// Serves one request to its end, over as many connections as it takes.
+    pub(super) async fn serve(&self, request: Request) {
+        let kind = request.kind();
+        match request {
+            Request::Read(range, done) => {
+                let len = usize_of(range.len());
+                let mut buf = Some(self.env.alloc(len));
+                let result = self
+                    .insist(async |client: Client<E>| {
+                        let empty = buf.take().unwrap_or_else(|| Buf::new(len));
+                        let (filled, result) = client.read(range.offset(), empty).await;
+                        buf = Some(filled);
+                        result
+                    })
+                    .await;
+                self.ended(kind, result.is_ok());
+                match (result, buf) {
+                    (Ok(()), Some(buf)) => done(Ok(&buf)),
+                    (result, _) => done(Err(result.err().unwrap_or(Failure::Io))),
+                }
+            }
+            Request::Write(at, bytes, done) => {
+                // The one copy of our own beside the kernel's two: see `fuse`.
+                let data = Data::copy_of(&bytes);
+                drop(bytes);
+                let result = self
+                    .insist(async |client: Client<E>| {
+                        client.write(ByteOffset(at), data.clone()).await
+                    })
+                    .await;
+                self.ended(kind, result.is_ok());
+                done(result);
+            }
+            Request::Zero(range, punch, done) => {
+                let result = self
+                    .insist(async |client: Client<E>| client.write_zeroes(range, punch).await)
+                    .await;
+                self.ended(kind, result.is_ok());
+                done(result);
+            }
+            Request::Flush(done) => {
+                let result = self.insist(async |client: Client<E>| client.flush().await).await;
+                self.ended(kind, result.is_ok());
+                done(result);
+            }
+        }
+    }
+
+    fn ended(&self, kind: Kind, good: bool) {
+        self.counters.ended(kind, good);
+    }
+
+    /// Asks until there is an answer of the volume, and not of a connection.
+    async fn insist(
+        &self,
+        mut request: impl AsyncFnMut(Client<E>) -> crate::disk::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut since: Option<Mono> = None;
+        loop {
+            let client = match self.connected() {
+                Some(Ok(client)) => client,
+                Some(Err(failure)) => return Err(failure),
+                None => {
+                    since.get_or_insert_with(|| self.env.now());
+                    self.changed.wait().await;
+                    continue;
+                }
+            };
+            let asked = self.env.now();
+            let result = request(client.clone()).await;
+            let lost = match &result {
+                Ok(()) => false,
+                Err(e) => e.kind() == ErrorKind::Disconnected || !client.is_connected(),
+            };
+            if lost {
+                since.get_or_insert(asked);
+                if let Err(e) = result {
+                    self.lost(&client, &e);
+                }
+                continue;
+            }
+            if let Some(since) = since {
+                self.counters.stalled(self.env.now().since(since));
+            }
+            return result.map_err(|e| {
+                tracing::warn!("the volume answers with an error: {e}");
+                match e.kind() {
+                    ErrorKind::NoSpace => Failure::NoSpace,
+                    ErrorKind::Invalid => Failure::Invalid,
+                    _ => Failure::Io,
+                }
+            });
+        }
+    }
+
+    /// The connection, or that there will be none; `None`: not now.
+    fn connected(&self) -> Option<Result<Client<E>, Failure>> {
+        match &*self.state.borrow() {
+            State::Away => None,
+            State::Connected(client) => Some(Ok(client.clone())),
+            State::Gone => Some(Err(Failure::Io)),
+        }
+    }
+
+    fn is_current(&self, client: &Client<E>) -> bool {
+        matches!(&*self.state.borrow(), State::Connected(current) if current.is_same(client))
+    }
+
+    /// This connection is of no more use.
+    fn lost(&self, client: &Client<E>, why: &Error) {
+        if self.is_current(client) {
+            tracing::info!("waiting for the engine: {why}");
+            self.counters.set_state(DeviceState::Waiting, Some(why.to_string()));
+            self.set(State::Away);
+        }
+    }
+
+    fn set(&self, state: State<E>) {
+        // The old one may hold the last handle of a connection, whose end runs code.
+        let old = self.state.replace(state);
+        drop(old);
+        self.changed.notify();
+    }
+
+    /// From now on every request fails.
+    pub(super) async fn fail(&self, why: &str) {
+        if matches!(&*self.state.borrow(), State::Gone) {
+            return;
+        }
+        tracing::warn!("the device fails for good: {why}");
+        self.counters.set_state(DeviceState::Gone, Some(why.to_owned()));
+        let client = self.connected().and_then(Result::ok);
+        self.set(State::Gone);
+        if let Some(client) = client {
+            client.close().await;
+        }
+    }
+
+    /// Keeps a connection while there can be one.
+    async fn keep(&self) {
+        loop {
+            match self.connected() {
+                Some(Err(_)) => return,
+                Some(Ok(client)) => {
+                    let swapped = std::pin::pin!(self.changed.wait());
+                    let ended = std::pin::pin!(client.ended());
+                    if let Either::Left((why, _)) = select(ended, swapped).await {
+                        self.lost(&client, &why);
+                    }
+                }
+                None => self.reconnect().await,
+            }
+        }
+    }
+
+    async fn reconnect(&self) {
+        let mut pause = BACKOFF.0;
+        // An engine that takes connections and drops them at once is not to be asked without a pause.
+        if self.env.now().since(self.since.get()) < BACKOFF.1 {
+            self.env.sleep(pause).await;
+        }
+        while self.connected().is_none() {
+            match connect(&self.env, &self.target).await {
+                // Somebody else may have been faster.
+                Ok(client) if self.connected().is_none() => self.connect_to(client),
+                Ok(_) => return,
+                Err(e) if is_final(&e) => return self.fail(&e.to_string()).await,
+                Err(e) => {
+                    if self.connected().is_none() {
+                        self.counters.set_state(DeviceState::Waiting, Some(e.to_string()));
+                    }
+                    self.env.sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    fn connect_to(&self, client: Client<E>) {
+        self.since.set(self.env.now());
+        self.counters.connected();
+        self.counters.set_state(DeviceState::Serving, None);
+        tracing::info!("connected again");
+        self.set(State::Connected(client));
+    }
+
+    /// A new connection in place of the one there is, for what the engine says of the volume now: its
+    /// length. Requests in flight end on the old one.
+    pub(super) async fn renew(&self) -> crate::disk::Result<u64> {
+        if matches!(&*self.state.borrow(), State::Gone) {
+            let why = self.counters.state().1.unwrap_or_default();
+            return Err(Error::own(ErrorKind::Stale, why));
+        }
+        let client = connect(&self.env, &self.target).await?;
+        let len = client.len();
+        if !matches!(&*self.state.borrow(), State::Gone) {
+            self.counters.set_state(DeviceState::Serving, None);
+            self.set(State::Connected(client));
+        }
+        Ok(len)
+    }
+
+    /// Ends the connection after a last flush, if it can be had within `limit`.
+    pub(super) async fn close(&self, limit: Duration) {
+        let Some(Ok(client)) = self.connected() else { return };
+        if !matches!(crate::runtime::timeout(&self.env, limit, client.flush()).await, Some(Ok(())))
+        {
+            tracing::warn!("detached without a last flush");
+        }
+        self.set(State::Gone);
+        client.close().await;
+    }
+}
+
+/// One attempt to connect.
+pub(super) async fn connect<E: Env>(env: &E, target: &Target) -> crate::disk::Result<Client<E>> {
+    let options = Options::default();
+    let connecting = env.connect(&target.address);
+    let stream = crate::runtime::timeout(env, options.handshake, connecting)
+        .await
+        .ok_or_else(|| {
+            let what =
+                format!("no connection to {} within {:?}", target.address, options.handshake);
+            Error::own(ErrorKind::Disconnected, what)
+        })?
+        .map_err(|e| Error::own(ErrorKind::Disconnected, e.to_string()))?;
+    Client::connect(env, stream, &target.export, &options).await
+}

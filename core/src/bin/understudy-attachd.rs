@@ -1,0 +1,142 @@
+//! Volumes as block devices of a node; see `understudy-attachd --help`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use understudy_core::attach::{StateDirectory, hold};
+use understudy_core::engine::attach::api::Device;
+use understudy_core::engine::attach::client::AttachClient;
+use understudy_core::engine::attach::daemon;
+use understudy_core::engine::config::Log;
+use understudy_core::engine::telemetry;
+use understudy_core::units::VolumeId;
+
+/// Shown below the commands.
+const EXAMPLE: &str = "\
+EXAMPLE, beside the engine of `understudyd --help`:
+    understudy-attachd serve --socket /tmp/a/attach.sock --state /tmp/a/attach
+    understudy-attachd list --socket /tmp/a/attach.sock
+
+Each device has a process of its own (`hold`), which goes on when this daemon is killed or replaced;
+started again, the daemon finds them. A device whose engine is away waits for it, without limit and
+without an error; one whose generation was replaced fails every request, for good.
+To remove a device, unmount or close it and have it detached: ending its process breaks it.
+";
+
+/// Makes block devices of volumes: each a loop device over a file of FUSE, whose bytes an engine serves.
+#[derive(Parser, Debug)]
+#[command(name = "understudy-attachd", version, after_help = EXAMPLE)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Take calls at a Unix socket, and keep the devices. SIGTERM ends it; the devices stay.
+    Serve {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Whether the daemon serves: exit status 0 or 1.
+    Health {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// The devices of this node.
+    List {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Hold one device; the daemon starts it.
+    #[command(hide = true)]
+    Hold {
+        #[command(flatten)]
+        state: State,
+        /// The volume.
+        #[arg(long)]
+        volume: VolumeId,
+        /// Which device of it.
+        #[arg(long)]
+        id: String,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Socket {
+    /// The daemon's socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/understudy/attach.sock")]
+    socket: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct State {
+    /// The directory that remembers devices; made if missing. Best on a tmpfs: no device outlives the
+    /// machine's start.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/run/understudy/attach")]
+    state: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(Flags::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("understudy-attachd: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { socket: Socket { socket }, state: State { state } } => {
+            telemetry::init(&Log::default())?;
+            daemon::run(&daemon::Options { socket, state })?;
+        }
+        Command::Hold { state: State { state }, volume, id } => {
+            telemetry::init(&Log::default())?;
+            hold(&StateDirectory::open(&state)?, &volume, &id)?;
+        }
+        Command::Health { socket } => {
+            client(&socket, async |client| Ok(client.health().await?))?;
+        }
+        Command::List { socket } => {
+            let devices = client(&socket, async |client| Ok(client.list().await?))?;
+            print(&devices);
+        }
+    }
+    Ok(())
+}
+
+fn client<T>(
+    socket: &Socket,
+    ask: impl AsyncFnOnce(AttachClient) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let deadline = std::time::Duration::from_secs(5);
+        ask(AttachClient::lazy(&socket.socket).with_deadline(deadline)).await
+    })
+}
+
+fn print(devices: &[Device]) {
+    if devices.is_empty() {
+        println!("no devices");
+    }
+    for d in devices {
+        let access = if d.read_only { " read-only" } else { "" };
+        println!("{}  {}  {} bytes{access}  {}", d.volume, d.path.display(), d.size.0, d.state);
+        println!("    generation {}  engine {}", d.generation, d.engine.nbd);
+        println!(
+            "    {} reads, {} writes, {} flushes, {} discards, {} errors, {} under way",
+            d.io.reads, d.io.writes, d.io.flushes, d.io.discards, d.io.errors, d.io.in_flight
+        );
+        println!("    {} reconnects, longest stall {:?}", d.reconnects, d.longest_stall);
+        if let Some(error) = &d.error {
+            println!("    {error}");
+        }
+    }
+}
