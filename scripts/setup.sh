@@ -68,4 +68,7 @@ if ! cargo deny --version >/dev/null 2>&1; then
         missing "the check of licences and bans: cargo install --locked cargo-deny --version $CARGO_DENY_VERSION"
     fi
 fi
+
+# An API server, its store and its clients: Go programs, built once. It says itself what is missing.
+scripts/tools.sh t3 || lacks=1
 exit $lacks

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use understudy_tests::{bench, demo, model, qemu, replay, trace};
 
+mod cluster_command;
 mod ledger_command;
 
 /// Replays traces and keeps ledgers, on engines and on real QEMU processes.
@@ -44,6 +45,11 @@ enum Command {
     },
     /// Play random histories of two engines in the simulator, and judge them by a plain model.
     Simulate(Simulate),
+    /// Kubernetes on this machine, for tests.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster_command::Command,
+    },
     /// Write a ledger of dependent records over the volumes of a group, or judge what is left of it.
     Ledger {
         #[command(subcommand)]
@@ -104,6 +110,7 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
+        Command::Cluster { command } => return cluster_command::execute(&command),
         Command::Ledger { command } => return ledger_command::execute(&command),
     }
     Ok(ExitCode::SUCCESS)
