@@ -16,6 +16,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod e2e;
 pub mod harness;
 pub mod layers;
 pub mod ledger;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, model, qemu, replay, trace};
+use understudy_tests::{bench, demo, e2e, model, qemu, replay, trace};
 
 mod cluster_command;
 mod ledger_command;
@@ -45,6 +45,8 @@ enum Command {
     },
     /// Play random histories of two engines in the simulator, and judge them by a plain model.
     Simulate(Simulate),
+    /// The suite on a whole cluster; `make e2e` builds what it needs first.
+    E2e(e2e::Options),
     /// Kubernetes on this machine, for tests.
     Cluster {
         #[command(subcommand)]
@@ -110,6 +112,7 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
+        Command::E2e(options) => return e2e::run(&options),
         Command::Cluster { command } => return cluster_command::execute(&command),
         Command::Ledger { command } => return ledger_command::execute(&command),
     }

@@ -6,17 +6,17 @@
 use serde_json::{Value, json};
 
 /// One change of a good spec that makes it wrong.
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The change.
-    pub change: fn(&mut Value),
+    pub(crate) change: fn(&mut Value),
     /// What the reader of manifests says to it.
-    pub reader: &'static str,
+    pub(crate) reader: &'static str,
     /// What an API server says to it. A CEL rule has its own message, the same in both.
-    pub server: &'static str,
+    pub(crate) server: &'static str,
 }
 
 /// A BlockReplication's least spec.
-pub fn replication() -> Value {
+pub(crate) fn replication() -> Value {
     json!({
         "source": { "persistentVolumeClaims": [{ "name": "root" }, { "name": "data" }] },
         "secondary": { "node": "node-b" },
@@ -24,7 +24,7 @@ pub fn replication() -> Value {
 }
 
 /// Specs of a BlockReplication that are accepted.
-pub fn accepted() -> Vec<Value> {
+pub(crate) fn accepted() -> Vec<Value> {
     let with = |change: &dyn Fn(&mut Value)| {
         let mut spec = replication();
         change(&mut spec);
@@ -53,7 +53,7 @@ pub fn accepted() -> Vec<Value> {
 }
 
 /// Each wrong change of a BlockReplication.
-pub const REFUSALS: &[Refusal] = &[
+pub(crate) const REFUSALS: &[Refusal] = &[
     rule(|s| s["source"] = json!({}), "exactly one of virtualMachine and persistentVolumeClaims"),
     rule(
         |s| s["source"]["virtualMachine"] = json!({ "name": "vm" }),
@@ -158,7 +158,7 @@ const fn rule(change: fn(&mut Value), message: &'static str) -> Refusal {
 }
 
 /// A ReplicationGroup's spec.
-pub fn group(generation: &str, node: &str) -> Value {
+pub(crate) fn group(generation: &str, node: &str) -> Value {
     json!({
         "owner": { "namespace": "shop", "name": "web" },
         "generation": generation,
@@ -168,17 +168,17 @@ pub fn group(generation: &str, node: &str) -> Value {
 }
 
 /// A change of a group object.
-pub struct Change {
+pub(crate) struct Change {
     /// From this generation on this node.
-    pub old: (&'static str, &'static str),
+    pub(crate) old: (&'static str, &'static str),
     /// To that one.
-    pub new: (&'static str, &'static str),
+    pub(crate) new: (&'static str, &'static str),
     /// The refusal's words; `None`: it is accepted.
-    pub refusal: Option<&'static str>,
+    pub(crate) refusal: Option<&'static str>,
 }
 
 /// Changes of a group object, right and wrong.
-pub const CHANGES: &[Change] = &[
+pub(crate) const CHANGES: &[Change] = &[
     Change { old: (FIRST, "a"), new: (SECOND, "b"), refusal: None },
     Change { old: (FIRST, "a"), new: (SECOND, "a"), refusal: None },
     Change { old: (FIRST, "a"), new: (FIRST, "a"), refusal: None },

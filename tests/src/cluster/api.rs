@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -102,5 +103,15 @@ pub fn apply_crds(kubectl: &Kubectl) -> Result<()> {
     let crds = crds.display().to_string();
     kubectl.run(["apply", "--server-side", "-f", &crds]).context("the CRDs were refused")?;
     kubectl.run(["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
+    // They are explained a little later than they are served.
+    let end = Instant::now() + Duration::from_secs(60);
+    for kind in ["blockreplications", "replicationgroups", "replicatedvolumes"] {
+        while let Err(error) = kubectl.run(["explain", kind]) {
+            if Instant::now() >= end {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
     Ok(())
 }

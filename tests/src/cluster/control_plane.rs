@@ -169,7 +169,7 @@ fn api_arguments(
         format!("--kubelet-client-key={}", file("kubelet-client.key")),
         format!("--kubelet-certificate-authority={}", file("ca.crt")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
-        format!("--service-account-key-file={}", file("service-accounts.key")),
+        format!("--service-account-key-file={}", file("service-accounts.pub")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-cluster-ip-range={SERVICE_RANGE}"),

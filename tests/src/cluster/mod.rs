@@ -8,6 +8,7 @@
 //!   control_plane   etcd + kube-apiserver
 //!   api        the bench: both, with our CRDs, for T3
 //!   image      container images, made here
+//!   strangers  what a port says to someone without a certificate
 //!   machine    a whole cluster: the control plane and nodes in namespaces, for T5
 //! ```
 
@@ -19,6 +20,7 @@ pub mod machine;
 pub mod pki;
 pub mod programs;
 pub mod scratch;
+pub mod strangers;
 
 pub use api::Bench;
 pub use kubectl::Kubectl;

@@ -4,7 +4,7 @@
 //!   ca.crt ─┬─ apiserver.{crt,key}      serves the API
 //!           ├─ NAME.{crt,key,kubeconfig} CN = user, O = group
 //!           └─ node.{crt,key,kubeconfig} CN = system:node:NAME, serves the kubelet's API too
-//!   service-accounts.key                signs the tokens of service accounts
+//!   service-accounts.{key,pub}          signs the tokens of service accounts
 //! ```
 
 use std::net::IpAddr;
@@ -46,7 +46,9 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         write(&directory.join("ca.crt"), &issuer.pem())?;
         write(&directory.join("ca.key"), &issuer.key().serialize_pem())?;
-        write(&directory.join("service-accounts.key"), &KeyPair::generate()?.serialize_pem())?;
+        let tokens = KeyPair::generate()?;
+        write(&directory.join("service-accounts.key"), &tokens.serialize_pem())?;
+        write(&directory.join("service-accounts.pub"), &tokens.public_key_pem())?;
         Ok(Self { directory: directory.to_owned(), issuer })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   localhost/pause        the process of a pod's sandbox
-//!   localhost/busybox      a shell
+//!   docker.io/…/busybox    a shell, under the name that the examples use
 //!   localhost/understudy   the product: every binary of ours, and e2fsprogs
 //!   localhost/tests        understudy-tests, fio, a shell
 //!   registry.k8s.io/…      the sidecars, under the names that charts use
@@ -20,7 +20,7 @@ use crate::harness::tools::{self, workspace};
 /// The sandbox's image.
 pub const PAUSE: &str = "localhost/pause:1";
 /// A shell.
-pub const BUSYBOX: &str = "localhost/busybox:1";
+pub const BUSYBOX: &str = "docker.io/library/busybox:1.36";
 /// The product.
 pub const PRODUCT: &str = "localhost/understudy:e2e";
 /// The test programs.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   kubelet's lock on a block volume:  /dev/loop8 ─► /dev/loop7      (backing file: a device node)
-//!   the volume's device:               /dev/loop7 ─► a file in a FUSE mount of the node
+//!   the volume's device:               /dev/loop7 ─► /understudy-…, the one file of a FUSE mount
 //! ```
 
 use std::collections::BTreeSet;
@@ -12,7 +12,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use rustix::fs::{major, minor};
+
 use super::network::run;
+
+/// How the backing file of a volume's device begins: it lies at the root of its own FUSE mount.
+const OURS: &str = "/understudy-";
 
 /// A loop device that is attached to something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,14 +51,28 @@ fn parse(text: &str) -> Vec<LoopDevice> {
     text.lines().filter_map(device).collect()
 }
 
-/// The FUSE mounts that a process sees, as `major:minor`.
-pub(super) fn fuse_mounts(pid: u32) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let of = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("fuse").then(|| before.split(' ').nth(2).map(str::to_owned))?
-    };
-    text.lines().filter_map(of).collect()
+/// The file systems of our files in FUSE that the processes of a cgroup hold, as `major:minor`. They
+/// are mounted nowhere, so only descriptors lead to them.
+pub(super) fn held_in(cgroup: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let inside = format!("/{cgroup}/");
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        if !groups.contains(&inside) {
+            continue;
+        }
+        for link in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let name = std::fs::read_link(link.path()).unwrap_or_default();
+            if !name.to_string_lossy().starts_with(OURS) {
+                continue;
+            }
+            if let Ok(file) = std::fs::metadata(link.path()) {
+                let (major, minor) = (major(file.dev()), minor(file.dev()));
+                found.insert(format!("{major}:{minor}"));
+            }
+        }
+    }
+    found
 }
 
 /// The devices over these file systems, and those stacked on them: the topmost first.
@@ -79,18 +98,14 @@ fn is_device_node(file: &str) -> bool {
     file.contains("/volumeDevices/") || file.starts_with("/dev/") || file == "/" || file.is_empty()
 }
 
-/// Devices that only a cluster of ours can have left: their backing file lies below `root`, or has
-/// lost its mount and is named after a volume.
+/// Devices whose holder died with its node: their file is named by us, or was the kubelet's over one
+/// of ours.
 pub(super) fn orphans(root: &Path) -> Result<Vec<LoopDevice>> {
     let root = root.display().to_string();
-    let ours = |one: &&LoopDevice| {
-        one.file.starts_with(&root)
-            || one.file.contains("/csi.understudy.dev/")
-            || one.file.rsplit('/').next().is_some_and(|name| name.starts_with("pvc-"))
-    };
-    let roots: BTreeSet<String> =
+    let ours = |one: &&LoopDevice| one.file.starts_with(OURS) || one.file.starts_with(&root);
+    let file_systems: BTreeSet<String> =
         loop_devices()?.iter().filter(ours).map(|one| one.file_system.clone()).collect();
-    over(&roots)
+    over(&file_systems)
 }
 
 /// Takes them apart; one that is gone already is no error.
@@ -106,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_list_of_losetup_is_read_with_and_without_a_name() {
-        let found = parse("/dev/loop0 12 0:45 /run/x/pvc-1/disk\n/dev/loop1 7 0:6 /\n");
+        let found = parse("/dev/loop0 12 0:45 /understudy-pvc-1\n/dev/loop1 7 0:6 /\n");
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].file_system, "0:45");
         assert!(!is_device_node(&found[0].file) && is_device_node(&found[1].file));

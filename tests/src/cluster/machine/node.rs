@@ -95,10 +95,8 @@ impl Node {
         let Some(mut power) = self.power.take() else {
             bail!("{} has no power already", self.name)
         };
-        let first = first_child(power.pid());
-        let mounts = first.map(loops::fuse_mounts).unwrap_or_default();
-        let devices = loops::over(&mounts)?;
-        if let Some(first) = first.and_then(|pid| i32::try_from(pid).ok()) {
+        let devices = loops::over(&loops::held_in(&network::namespace(&self.name)))?;
+        if let Some(first) = first_child(power.pid()).and_then(|pid| i32::try_from(pid).ok()) {
             let first = rustix::process::Pid::from_raw(first).context("process 0")?;
             // It may have ended by itself.
             let _ended = rustix::process::kill_process(first, rustix::process::Signal::KILL);
@@ -161,6 +159,9 @@ impl Node {
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "nodeStatusUpdateFrequency": "5s",
             "syncFrequency": "10s",
+            // The suite kills containers again and again: they must not wait ever longer.
+            "featureGates": { "KubeletCrashLoopBackOffMax": true },
+            "crashLoopBackOff": { "maxContainerRestartPeriod": "1s" },
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
             "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
         });

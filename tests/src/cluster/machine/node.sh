@@ -9,7 +9,7 @@ mount --make-rprivate /
 mount -t proc proc /proc
 # As after a boot: no sockets, no process files, nothing that a program left.
 mount -t tmpfs tmpfs /run
-for directory in /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/lib/understudy \
+for directory in /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/lib/understudy /var/lib/understudy-e2e \
     /var/log/pods /var/log/containers /etc/cni/net.d; do
     mkdir -p "$disk$directory" "$directory"
     mount --bind "$disk$directory" "$directory"
