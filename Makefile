@@ -4,9 +4,10 @@ CARGO ?= cargo
 SIZE ?= 8
 SEED ?= 1
 HISTORIES ?= 1000
+RUNS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 replay trace simulate bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e replay trace simulate bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -43,6 +44,11 @@ t2: ## Processes: engines, NBD clients, a real QEMU pair
 
 t3: ## A real API server: the CRDs, the chart, the operator, the CSI driver
 	@scripts/test.sh t3
+
+e2e: ## A whole cluster: helm install, node loss, failover, … RUNS=n times (as root)
+	@scripts/setup.sh e2e
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@target/debug/understudy-tests e2e --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
 
 replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
 	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }

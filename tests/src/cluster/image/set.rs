@@ -38,6 +38,8 @@ const BINARIES: [&str; 5] = [
 const FILE_SYSTEM_TOOLS: [&str; 3] = ["mkfs.ext4", "resize2fs", "e2fsck"];
 /// The target whose programs need no libraries.
 const STATIC: &str = "x86_64-unknown-linux-musl";
+/// Where that one is missing: the C library of this machine, linked statically.
+const GLIBC: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the binaries and puts all images below `directory`; returns the archives.
 pub fn build_all(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -101,18 +103,33 @@ fn tests(binaries: &Path) -> Result<Image> {
 
 /// Builds every binary of ours statically; returns where they are.
 fn build_binaries() -> Result<PathBuf> {
+    let target = if has_target(STATIC) { STATIC } else { GLIBC };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args(["build", "--locked", "--quiet", "--workspace", "--bins", "--profile", "image"])
-        .args(["--target", STATIC])
+        .args(["--target", target])
         .current_dir(workspace());
-    // ring has parts in C.
-    command.env("CC_x86_64_unknown_linux_musl", tools::find("musl-gcc")?);
-    if !command.status().context("cannot run cargo")?.success() {
-        bail!("the static binaries do not build: is the target there? rustup target add {STATIC}");
+    if target == STATIC {
+        // ring has parts in C.
+        command.env("CC_x86_64_unknown_linux_musl", tools::find("musl-gcc")?);
+    } else {
+        // Names are not looked up then, which nothing in a cluster of ours needs: peers have addresses.
+        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| workspace().join("target"), PathBuf::from);
-    Ok(target.join(STATIC).join("image"))
+    if !command.status().context("cannot run cargo")?.success() {
+        bail!("the static binaries do not build (target {target})");
+    }
+    let directory = std::env::var_os("CARGO_TARGET_DIR");
+    let directory = directory.map_or_else(|| workspace().join("target"), PathBuf::from);
+    Ok(directory.join(target).join("image"))
+}
+
+/// Whether the toolchain has the standard library of a target.
+fn has_target(target: &str) -> bool {
+    let words = ["--print", "target-libdir", "--target", target];
+    let output = Command::new("rustc").args(words).current_dir(workspace()).output();
+    output.is_ok_and(|output| {
+        Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
+    })
 }

@@ -24,7 +24,9 @@ pub fn clean(place: &Place) -> Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         ip(&format!("link del {BRIDGE}"))?;
     }
-    for hierarchy in hierarchies() {
+    // Beside version 1 there may be an empty hierarchy of version 2, which container engines use too.
+    let unified = Path::new("/sys/fs/cgroup/unified").to_owned();
+    for hierarchy in hierarchies().into_iter().chain([unified]) {
         for entry in std::fs::read_dir(&hierarchy).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(PREFIX) {
                 remove_cgroup(&entry.path());
