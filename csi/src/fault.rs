@@ -257,7 +257,9 @@ mod tests {
     fn every_problem_has_a_code_of_its_own() {
         let codes: BTreeSet<i32> = Problem::ALL.iter().map(|p| i32::from(p.code())).collect();
         assert_eq!(codes.len(), Problem::ALL.len());
-        assert!(!codes.contains(&i32::from(Code::Ok)) && !codes.contains(&i32::from(Code::Unknown)));
+        assert!(
+            !codes.contains(&i32::from(Code::Ok)) && !codes.contains(&i32::from(Code::Unknown))
+        );
     }
 
     #[test]

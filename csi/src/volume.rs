@@ -107,9 +107,10 @@ impl Volume {
         };
         let handle = name.parse().map_err(|e| unreadable("metadata.name", format!("{e}")))?;
         let spec = &object.spec;
-        let size = ByteLen(u64::try_from(spec.size_bytes).map_err(|_| {
-            unreadable("spec.sizeBytes", format!("is {}", spec.size_bytes))
-        })?);
+        let size = ByteLen(
+            u64::try_from(spec.size_bytes)
+                .map_err(|_| unreadable("spec.sizeBytes", format!("is {}", spec.size_bytes)))?,
+        );
         let pool: Option<Uuid> = (spec.pool.as_ref().map(|text| text.parse()).transpose())
             .map_err(|e| unreadable("spec.pool", format!("is none: {e}")))?;
         let generation: Option<Generation> =
@@ -304,7 +305,10 @@ mod tests {
         let mut object = volume("vol-a").object().clone();
         object.spec.generation = Some("one".to_owned());
         let text = Volume::parse(object).unwrap_err().to_string();
-        assert!(text.contains("ReplicatedVolume vol-a") && text.contains("spec.generation"), "{text}");
+        assert!(
+            text.contains("ReplicatedVolume vol-a") && text.contains("spec.generation"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -63,14 +63,14 @@ fn single_writer(mode: i32) -> Result<bool, Fault> {
     match Mode::try_from(mode) {
         Ok(Mode::SingleNodeWriter | Mode::SingleNodeMultiWriter) => Ok(false),
         Ok(Mode::SingleNodeSingleWriter) => Ok(true),
-        Ok(Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
-            Err(Fault::invalid(
-                "a volume can be used on one node at a time, so neither ReadWriteMany nor ReadOnlyMany: ask for ReadWriteOnce (a virtual machine on it can't be migrated live yet)",
-            ))
-        }
-        Ok(Mode::SingleNodeReaderOnly) => {
-            Err(Fault::invalid("a volume that is never written is of no use: ask for ReadWriteOnce"))
-        }
+        Ok(
+            Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter,
+        ) => Err(Fault::invalid(
+            "a volume can be used on one node at a time, so neither ReadWriteMany nor ReadOnlyMany: ask for ReadWriteOnce (a virtual machine on it can't be migrated live yet)",
+        )),
+        Ok(Mode::SingleNodeReaderOnly) => Err(Fault::invalid(
+            "a volume that is never written is of no use: ask for ReadWriteOnce",
+        )),
         Ok(Mode::Unknown) => Err(Fault::invalid(
             "volume_capability.access_mode is missing: ask for SINGLE_NODE_WRITER",
         )),
@@ -83,7 +83,9 @@ fn single_writer(mode: i32) -> Result<bool, Fault> {
 /// The capabilities of a request that must have at least one.
 pub fn capabilities(list: &[VolumeCapability]) -> Result<Vec<Capability>, Fault> {
     if list.is_empty() {
-        return Err(Fault::invalid("volume_capabilities is empty: say how the volume will be used"));
+        return Err(Fault::invalid(
+            "volume_capabilities is empty: say how the volume will be used",
+        ));
     }
     list.iter().map(Capability::parse).collect()
 }

@@ -123,8 +123,11 @@ pub fn wishes(requirement: &TopologyRequirement) -> Option<Vec<Wish>> {
 }
 
 fn handle(name: &str) -> Result<VolumeId, Fault> {
-    let text =
-        if is_handle(name) { name.to_owned() } else { format!("pvc-{:032x}", hash(name.as_bytes())) };
+    let text = if is_handle(name) {
+        name.to_owned()
+    } else {
+        format!("pvc-{:032x}", hash(name.as_bytes()))
+    };
     text.parse().map_err(|e| Fault::internal(format!("'{text}' can't be a volume's name: {e}")))
 }
 
@@ -165,7 +168,8 @@ mod tests {
     #[test]
     fn any_other_name_has_always_the_same_handle_of_its_own() {
         let long = "a".repeat(128);
-        let names = ["Prod Database (copy)", "a.b", "-a", "a-", "ÄÖ", "sanity/volume", long.as_str()];
+        let names =
+            ["Prod Database (copy)", "a.b", "-a", "a-", "ÄÖ", "sanity/volume", long.as_str()];
         let mut seen = std::collections::BTreeSet::new();
         for name in names {
             let handle = Create::parse(&request(name)).unwrap().handle.to_string();
@@ -218,7 +222,10 @@ mod tests {
         let mut request = request("a");
         request.accessibility_requirements = Some(TopologyRequirement {
             requisite: vec![segments(&[(TOPOLOGY_INSTALLATION, "prod")])],
-            preferred: vec![segments(&[(TOPOLOGY_NODE, "node-b"), (TOPOLOGY_INSTALLATION, "prod")])],
+            preferred: vec![segments(&[
+                (TOPOLOGY_NODE, "node-b"),
+                (TOPOLOGY_INSTALLATION, "prod"),
+            ])],
         });
         let wishes = Create::parse(&request).unwrap().wishes.unwrap();
         assert_eq!(wishes[0].node.as_deref(), Some("node-b"));

@@ -180,7 +180,8 @@ mod tests {
     fn paths_are_taken_as_the_kernel_writes_them() {
         assert_eq!(Publish::parse(&publish()).unwrap().target, Path::new("/t/a"));
         for bad in ["t", "/t/../etc", "/", "/a\0b"] {
-            let request = csi::NodePublishVolumeRequest { target_path: bad.to_owned(), ..publish() };
+            let request =
+                csi::NodePublishVolumeRequest { target_path: bad.to_owned(), ..publish() };
             assert_eq!(Publish::parse(&request).unwrap_err().problem, Problem::Invalid, "{bad:?}");
         }
         assert!(Path::new("/t/a") == Publish::parse(&publish()).unwrap().target);
@@ -197,7 +198,10 @@ mod tests {
     fn a_missing_field_is_named() {
         for (request, field) in [
             (csi::NodePublishVolumeRequest { volume_id: String::new(), ..publish() }, "volume_id"),
-            (csi::NodePublishVolumeRequest { target_path: String::new(), ..publish() }, "target_path"),
+            (
+                csi::NodePublishVolumeRequest { target_path: String::new(), ..publish() },
+                "target_path",
+            ),
             (
                 csi::NodePublishVolumeRequest { volume_capability: None, ..publish() },
                 "volume_capability",

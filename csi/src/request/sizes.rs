@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_fits_no_size_is_out_of_range() {
-        for (wish, limit) in [((64 << 40) + 1, 0), (1, 1000), (0, 1000), ((5 << 20) + 1, (6 << 20) - 1)]
+        for (wish, limit) in
+            [((64 << 40) + 1, 0), (1, 1000), (0, 1000), ((5 << 20) + 1, (6 << 20) - 1)]
         {
             let fault = sizes(wish, limit).unwrap().choose().unwrap_err();
             assert_eq!(fault.problem, Problem::OutOfRange, "{wish} {limit}");

@@ -236,8 +236,7 @@ mod tests {
             address: address.to_owned(),
         };
         let addresses = vec![address("Hostname", "node-a"), address("InternalIP", ip)];
-        object.status =
-            Some(NodeStatus { addresses: Some(addresses), ..NodeStatus::default() });
+        object.status = Some(NodeStatus { addresses: Some(addresses), ..NodeStatus::default() });
         object
     }
 
