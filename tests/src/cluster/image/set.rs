@@ -129,7 +129,5 @@ fn build_binaries() -> Result<PathBuf> {
 fn has_target(target: &str) -> bool {
     let words = ["--print", "target-libdir", "--target", target];
     let output = Command::new("rustc").args(words).current_dir(workspace()).output();
-    output.is_ok_and(|output| {
-        Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
-    })
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
 }
