@@ -7,9 +7,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use understudy_core::engine::api::{
@@ -17,20 +14,13 @@ use understudy_core::engine::api::{
     VolumeId,
 };
 use understudy_core::engine::client::ClientError;
+use understudy_tests::harness::device::{BLOCK, Device, GONE, LATER, Load, PATIENCE, content};
 use understudy_tests::harness::engine::Engine;
 use understudy_tests::harness::engines::{Engines, EnginesOptions};
 use understudy_tests::harness::nbd::Client;
 use understudy_tests::harness::nbd_address::Export;
 
 const MIB: u64 = 1 << 20;
-const BLOCK: u64 = 4096;
-
-/// NBD's words for *gone for good* and *try again*.
-const GONE: &str = "refused (0x80000002)";
-const LATER: &str = "refused (0x80000006)";
-
-/// A device may wait this long for one request.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn member(volume: &str, size: u64) -> Member {
     Member { volume: volume.parse().unwrap(), size: ByteLen(size) }
@@ -62,109 +52,6 @@ fn refusal(error: &anyhow::Error) -> (Refusal, String) {
 
 fn refused(export: &Export) -> String {
     Client::connect(export).err().expect("it is refused").to_string()
-}
-
-/// What a holder of a device does: one export name, reconnecting for ever; `None` once it is gone.
-struct Device {
-    export: Export,
-    client: Option<Client>,
-}
-
-impl Device {
-    fn new(export: Export) -> Self {
-        Self { export, client: None }
-    }
-
-    fn request<T>(
-        &mut self,
-        mut request: impl FnMut(&mut Client) -> Result<T, understudy_tests::harness::nbd::Failure>,
-    ) -> Option<T> {
-        use understudy_tests::harness::nbd::Failure;
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if self.client.is_none() {
-                match Client::connect(&self.export) {
-                    Ok(client) => self.client = Some(client),
-                    Err(e) if e.to_string().contains(GONE) => return None,
-                    Err(e) => assert!(Instant::now() < end, "{}: {e}", self.export),
-                }
-            }
-            match self.client.as_mut().map(&mut request) {
-                Some(Ok(done)) => return Some(done),
-                // A connection that ends, or is about to (ESHUTDOWN), is no answer.
-                Some(Err(Failure::Broken(_) | Failure::Refused(108))) => self.client = None,
-                Some(Err(e)) => panic!("{}: a request failed: {e}", self.export),
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-            assert!(Instant::now() < end, "{}: a request took too long", self.export);
-        }
-    }
-}
-
-/// Writes blocks with growing stamps, and reads some back; each must hold what was written last.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    thread: JoinHandle<(Device, Vec<u64>)>,
-}
-
-impl Load {
-    fn begin(export: Export, blocks: u64) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stop2, done2) = (stop.clone(), done.clone());
-        let thread = std::thread::spawn(move || {
-            let mut device = Device::new(export);
-            let mut stamps = vec![0_u64; usize::try_from(blocks).unwrap()];
-            let mut random = 88_172_645_463_325_252_u64;
-            for stamp in 1.. {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let block = random % blocks;
-                let place = &mut stamps[usize::try_from(block).unwrap()];
-                let bytes = fill(stamp);
-                if stamp % 4 == 0 {
-                    let got = device.request(|c| c.read(block * BLOCK, BLOCK));
-                    let Some(got) = got else { break };
-                    assert!(got == fill(*place), "block {block} is not of write {place}");
-                } else {
-                    if device.request(|c| c.write(block * BLOCK, &bytes)).is_none() {
-                        break;
-                    }
-                    *place = stamp;
-                }
-                done2.fetch_add(1, Ordering::Relaxed);
-                if stop2.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            (device, stamps)
-        });
-        Self { stop, done, thread }
-    }
-
-    /// Waits until requests have completed that began after this call.
-    fn goes_on(&self) {
-        let (now, end) = (self.done.load(Ordering::Relaxed), Instant::now() + PATIENCE);
-        while self.done.load(Ordering::Relaxed) < now + 5 {
-            assert!(!self.thread.is_finished(), "the load has ended");
-            assert!(Instant::now() < end, "the load stands still");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn end(self) -> (Device, Vec<u64>) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-fn fill(stamp: u64) -> Vec<u8> {
-    stamp.to_le_bytes().repeat(usize::try_from(BLOCK / 8).unwrap())
-}
-
-fn content(stamps: &[u64]) -> Vec<u8> {
-    stamps.iter().flat_map(|s| fill(*s)).collect()
 }
 
 fn wait_in_sync(engine: &Engine, group: &GroupId) {
@@ -292,7 +179,7 @@ fn a_running_group_grows_secondary_first_under_load() {
     wait_in_sync(&pair.primary, &pair.group);
 
     let (mut device, stamps) = load.end();
-    device.client = None;
+    device.disconnect();
     let mut all = device.request(|c| c.read(0, c.size())).unwrap();
     assert_eq!(all.len(), 5 << 20, "the device has its new size once it connects again");
     let mut expected = content(&stamps);

@@ -1,5 +1,6 @@
 //! What every test of processes needs: children that cannot outlive us, an NBD client, tools.
 
+pub mod device;
 pub mod engine;
 pub mod engines;
 pub mod nbd;
