@@ -157,7 +157,8 @@ fn replicas_come_and_go_idempotently_and_not_under_a_group_that_runs() {
     engine.restart().unwrap();
     assert_eq!(engine.status().unwrap().replica(&m.volume).unwrap().uuid, uuid);
 
-    let start = solo("vm", vec![m.clone()]);
+    let peer = Some(engine.link_address());
+    let start = Start { peer, ..solo("vm", vec![m.clone()]) };
     engine.start_group(&start).unwrap();
     engine.start_group(&start).unwrap();
     let (kind, text) = refusal(&engine.delete_replica(&m.volume).unwrap_err());

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use understudy_core::engine::api::{
-    EngineStatus, ExportKind, Failover, Generation, GroupId, GroupStatus, Member, Start, VolumeId,
+    ByteLen, EngineStatus, ExportKind, Failover, Generation, GroupId, GroupStatus, Member, Start,
+    VolumeId,
 };
 use understudy_core::engine::client::{ClientError, EngineClient};
 use understudy_core::runtime::Address;
@@ -143,6 +144,26 @@ impl Engine {
     /// Deletes a replica.
     pub fn delete_replica(&self, volume: &VolumeId) -> Result<()> {
         self.call(self.client.delete_replica(volume))
+    }
+
+    /// Grows a replica.
+    pub fn expand_replica(&self, volume: &VolumeId, size: ByteLen) -> Result<ByteLen> {
+        self.call(self.client.expand_replica(volume, size))
+    }
+
+    /// Gives out a session of a volume.
+    pub fn open_session(&self, volume: &VolumeId, generation: Generation) -> Result<u64> {
+        self.call(self.client.open_session(volume, generation))
+    }
+
+    /// Ends a session of a volume.
+    pub fn close_session(&self, volume: &VolumeId, session: u64) -> Result<()> {
+        self.call(self.client.close_session(volume, session))
+    }
+
+    /// An export of this name, whether it is there or not.
+    pub fn named(&self, export: &str) -> Export {
+        Export::unix(self.own("nbd.sock"), export)
     }
 
     /// Begins a role in a group.

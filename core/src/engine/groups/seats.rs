@@ -181,7 +181,12 @@ impl Drop for Seat {
         let hall = &self.hall.0;
         hall.taken.borrow_mut().retain(|p| !Rc::ptr_eq(p, &self.place));
         if let (Some(number), true) = (self.place.session, self.place.entered.get()) {
-            hall.left.borrow_mut().insert(self.place.index, (number, hall.env.now()));
+            let mut left = hall.left.borrow_mut();
+            let last = left.entry(self.place.index).or_insert((number, hall.env.now()));
+            // An older one that ends late says nothing about the last.
+            if last.0 <= number {
+                *last = (number, hall.env.now());
+            }
         }
         hall.changed.notify();
     }

@@ -45,13 +45,7 @@ impl Engine {
             Ok(named.into_iter().filter(|g| pool.has(Kind::Group, g)).collect::<Vec<_>>())
         })
         .await?;
-        {
-            let mut state = self.state();
-            for r in state.replicas.values_mut().flatten() {
-                r.group.take_if(|g| groups.contains(g));
-            }
-            state.groups.retain(|g, _| !groups.contains(g) || there.contains(g));
-        }
+        self.state().groups.retain(|g, _| !groups.contains(g) || there.contains(g));
         let mut found = BTreeMap::new();
         let mut first = Ok(());
         let mut failed = |group: GroupId, e: EngineError| {
@@ -75,7 +69,10 @@ impl Engine {
             };
             match left {
                 Ok(Some(s)) => drop(found.insert(group, s)),
-                Ok(None) => drop(found.remove(&group)),
+                Ok(None) => {
+                    found.remove(&group);
+                    self.state().groups.remove(&group);
+                }
                 Err(e) => {
                     found.remove(&group);
                     failed(group, e);
@@ -90,8 +87,26 @@ impl Engine {
                 failed(group, e);
             }
         }
+        self.free_those_left(&groups);
         self.changes.send_modify(|n| *n += 1);
         first
+    }
+
+    /// Replicas that are in none of these groups any more are in no group.
+    fn free_those_left(&self, groups: &[GroupId]) {
+        let state = &mut *self.state();
+        for (volume, r) in &mut state.replicas {
+            let Ok(r) = r else { continue };
+            r.group.take_if(|g| {
+                groups.contains(g)
+                    && match state.groups.get(g) {
+                        Some(Ok(record)) => !record.members.contains(volume),
+                        // What is its can't be read.
+                        Some(Err(_)) => false,
+                        None => true,
+                    }
+            });
+        }
     }
 
     /// Notes which group has these volumes.
