@@ -9,7 +9,7 @@ use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
 
 use super::case::Case;
 use super::table::{Round, Row};
-use crate::harness::engines::{Engines, EnginesOptions};
+use crate::harness::engines::{Carrier, Engines, EnginesOptions};
 use crate::harness::nbd_address::Export;
 use crate::qemu::{Pair, PairOptions};
 use crate::random::Random;
@@ -110,7 +110,7 @@ fn start(directory: &Path, buffers: &Path, direct: bool) -> Result<Both> {
     for d in [&ours_directory, &qemu_directory] {
         fs::create_dir_all(d)?;
     }
-    let options = EnginesOptions { tcp: true, ..EnginesOptions::new(&[SIZE], policy) };
+    let options = EnginesOptions { carrier: Carrier::Tcp, ..EnginesOptions::new(&[SIZE], policy) };
     let ours = Engines::start(&ours_directory, &options)?;
     let volume = ours.members[0].volume.clone();
     let ours_export = ours.primary.export(&ours.group, &volume, ExportKind::Primary)?;

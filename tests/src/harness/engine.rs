@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   directory/NAME/   pool/   api.sock   nbd.sock   link.sock      directory/NAME.log
+//!                     tls/    and, if it is to have one, a second API, a second NBD and the link over TLS
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use understudy_core::engine::client::{ClientError, EngineClient};
 use understudy_core::runtime::Address;
 use understudy_core::units::Epoch;
 
+use super::certs::Authority;
 use super::nbd_address::Export;
 use super::process::Child;
 use super::tools;
@@ -29,6 +31,22 @@ const STATE_LIMIT: Duration = Duration::from_secs(15);
 /// How often a state is asked for while waiting for it.
 const POLL: Duration = Duration::from_millis(1);
 
+/// The flag without which there is no `tcp:` address.
+pub const PLAINTEXT: &str = "--insecure-plaintext";
+
+/// A port that nobody listens at now.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// An address as a listener is told it: without a node.
+fn listening(address: &Address) -> String {
+    match address {
+        Address::Tls { host_port, .. } => format!("tls:{host_port}"),
+        other => other.to_string(),
+    }
+}
+
 /// An engine.
 pub struct Engine {
     name: String,
@@ -36,6 +54,8 @@ pub struct Engine {
     extra: Vec<String>,
     /// Where it takes links.
     link: Address,
+    /// Where its API and NBD are over TLS too.
+    secure: Option<[Address; 2]>,
     /// `None` while it is down.
     process: Option<Child>,
     runtime: tokio::runtime::Runtime,
@@ -45,6 +65,26 @@ pub struct Engine {
 impl Engine {
     /// Starts one with an empty pool. `extra` are further flags.
     pub fn start(name: &str, directory: &Path, extra: &[&str]) -> Result<Self> {
+        Self::launch(name, directory, extra, None)
+    }
+
+    /// The same with a certificate of `engine/NAME`: it takes links over TLS only, and serves the API
+    /// and NBD over TLS too.
+    pub fn start_secure(
+        name: &str,
+        directory: &Path,
+        extra: &[&str],
+        authority: &Authority,
+    ) -> Result<Self> {
+        Self::launch(name, directory, extra, Some(authority))
+    }
+
+    fn launch(
+        name: &str,
+        directory: &Path,
+        extra: &[&str],
+        authority: Option<&Authority>,
+    ) -> Result<Self> {
         let own = directory.join(name);
         std::fs::create_dir_all(own.join("pool"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -53,8 +93,20 @@ impl Engine {
             let _inside = runtime.enter();
             EngineClient::lazy(&api)?
         };
+        let mut link = Address::Unix(own.join("link.sock"));
+        let mut secure = None;
+        if let Some(authority) = authority {
+            authority.issue(&own.join("tls"), &format!("engine/{name}"))?;
+            let at = || {
+                let host_port = format!("127.0.0.1:{}", free_port()?);
+                anyhow::Ok(Address::Tls { node: Some(name.to_owned()), host_port })
+            };
+            link = at()?;
+            secure = Some([at()?, at()?]);
+        }
         let mut engine = Self {
-            link: Address::Unix(own.join("link.sock")),
+            link,
+            secure,
             name: name.to_owned(),
             directory: directory.to_owned(),
             extra: extra.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -78,7 +130,13 @@ impl Engine {
         for (flag, file) in [("--api", "api.sock"), ("--nbd", "nbd.sock")] {
             arguments.extend([flag.to_owned(), address(file)]);
         }
-        arguments.extend(["--link".to_owned(), self.link.to_string()]);
+        if let Some([api, nbd]) = &self.secure {
+            arguments.extend(["--tls".to_owned(), self.certificates().display().to_string()]);
+            for (flag, at) in [("--api", api), ("--nbd", nbd)] {
+                arguments.extend([flag.to_owned(), listening(at)]);
+            }
+        }
+        arguments.extend(["--link".to_owned(), listening(&self.link)]);
         arguments.extend(["--node".to_owned(), self.name.clone()]);
         arguments.extend(self.extra.iter().cloned());
         let program = tools::own("understudyd")?;
@@ -120,11 +178,33 @@ impl Engine {
         self.link.clone()
     }
 
-    /// Takes links at a free TCP port of this machine from now on; restarts it.
+    /// Takes links at a free TCP port of this machine from now on, in plaintext; restarts it.
     pub fn link_by_tcp(&mut self) -> Result<()> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        self.link = Address::Tcp(format!("127.0.0.1:{port}"));
+        self.link = Address::Tcp(format!("127.0.0.1:{}", free_port()?));
+        if !self.extra.iter().any(|flag| flag == PLAINTEXT) {
+            self.extra.push(PLAINTEXT.to_owned());
+        }
         self.restart()
+    }
+
+    /// The directory of its certificates.
+    pub fn certificates(&self) -> PathBuf {
+        self.own("tls")
+    }
+
+    /// Where its API is over TLS, with the node's name in it.
+    pub fn secure_api(&self) -> Result<Address> {
+        Ok(self.secure.as_ref().context("the engine was started without TLS")?[0].clone())
+    }
+
+    /// Where its NBD is over TLS, with the node's name in it.
+    pub fn secure_nbd(&self) -> Result<Address> {
+        Ok(self.secure.as_ref().context("the engine was started without TLS")?[1].clone())
+    }
+
+    /// Where its API is without.
+    pub fn api(&self) -> &Address {
+        self.client.address()
     }
 
     /// The file under a volume's disk.

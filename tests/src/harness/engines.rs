@@ -9,7 +9,8 @@ use understudy_core::engine::api::{
 };
 use understudy_core::units::{Epoch, usize_of};
 
-use super::engine::Engine;
+use super::certs::Authority;
+use super::engine::{Engine, PLAINTEXT};
 use super::nbd::Client;
 use super::nbd_address::Export;
 
@@ -27,14 +28,31 @@ pub struct EnginesOptions {
     pub policy: Policy,
     /// Further flags of both engines.
     pub flags: Vec<String>,
-    /// The link goes over TCP instead of a Unix socket.
-    pub tcp: bool,
+    /// What carries the link.
+    pub carrier: Carrier,
+}
+
+/// What carries a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carrier {
+    /// A Unix socket.
+    Unix,
+    /// TCP in plaintext.
+    Tcp,
+    /// TLS; the engines' API and NBD are served over TLS too.
+    Tls,
 }
 
 impl EnginesOptions {
     /// Volumes of these sizes, filled with 0x11, checkpoints on demand.
     pub fn new(sizes: &[u64], policy: Policy) -> Self {
-        Self { sizes: sizes.to_vec(), fill: 0x11, policy, flags: Vec::new(), tcp: false }
+        Self {
+            sizes: sizes.to_vec(),
+            fill: 0x11,
+            policy,
+            flags: Vec::new(),
+            carrier: Carrier::Unix,
+        }
     }
 }
 
@@ -51,15 +69,28 @@ pub struct Engines {
     /// Who may write.
     pub generation: Generation,
     policy: Policy,
+    /// Who signed the engines' certificates, if they have any.
+    authority: Option<Authority>,
 }
 
 impl Engines {
     /// Starts both, replicates, fills the volumes and makes the first checkpoint.
     pub fn start(directory: &Path, options: &EnginesOptions) -> Result<Self> {
-        let flags: Vec<&str> = options.flags.iter().map(String::as_str).collect();
-        let primary = Engine::start("a", directory, &flags)?;
-        let mut secondary = Engine::start("b", directory, &flags)?;
-        if options.tcp {
+        let mut flags: Vec<&str> = options.flags.iter().map(String::as_str).collect();
+        if options.carrier == Carrier::Tcp {
+            flags.push(PLAINTEXT);
+        }
+        let authority = match options.carrier {
+            Carrier::Tls => Some(Authority::new()?),
+            Carrier::Unix | Carrier::Tcp => None,
+        };
+        let start = |name| match &authority {
+            Some(authority) => Engine::start_secure(name, directory, &flags, authority),
+            None => Engine::start(name, directory, &flags),
+        };
+        let primary = start("a")?;
+        let mut secondary = start("b")?;
+        if options.carrier == Carrier::Tcp {
             secondary.link_by_tcp()?;
         }
         let members = options.sizes.iter().enumerate().map(|(index, size)| {
@@ -74,6 +105,7 @@ impl Engines {
             members,
             generation: Generation { number: 2, id: 0x5eed_0000_0000_0001 },
             policy: options.policy.clone(),
+            authority,
         };
         engines.begin()?;
         engines.fill(options.fill)?;
@@ -98,7 +130,8 @@ impl Engines {
             adopt: false,
         };
         // The secondary first: the primary's link looks for it.
-        self.secondary.start_group(&start(Role::Secondary, None))?;
+        let from = self.authority.is_some().then(|| self.primary.link_address());
+        self.secondary.start_group(&start(Role::Secondary, from))?;
         self.primary.start_group(&start(Role::Primary, Some(self.secondary.link_address())))?;
         Ok(())
     }
@@ -116,6 +149,11 @@ impl Engines {
             }
         }
         Ok(())
+    }
+
+    /// Who signed the engines' certificates.
+    pub fn authority(&self) -> Result<&Authority> {
+        self.authority.as_ref().context("the engines were started without TLS")
     }
 
     /// Makes a checkpoint, complete on both sides when this returns.

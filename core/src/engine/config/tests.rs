@@ -37,7 +37,7 @@ fn each_bad_value_is_refused_with_its_key() {
         (&["--io", "aio"], FILE, "io"),
         (&["--log-format", "xml"], FILE, "logFormat"),
         (&["--log-level", "a=b=c"], FILE, "logLevel"),
-        (&[], "pool: /p\napi: unix:/a\nlimits: {groups: 0}\n", "limits.groups"),
+        (&[], "pool: /p\napi: [\"unix:/a\"]\nlimits: {groups: 0}\n", "limits.groups"),
     ];
     for (flags, yaml, key) in cases {
         let text = merged(flags, yaml).unwrap_err().to_string();

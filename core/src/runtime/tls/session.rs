@@ -37,6 +37,8 @@ pub(in crate::runtime) struct Session {
     gathered: Vec<u8>,
     /// The far end has said goodbye.
     ended: bool,
+    /// There was an error: rustls is not asked again.
+    broken: bool,
 }
 
 enum Side {
@@ -59,7 +61,7 @@ impl Session {
 
     fn new(side: Side) -> Self {
         let (plain, control, gathered) = (Vec::new(), Vec::new(), Vec::new());
-        Self { side, plain, taken: 0, control, gathered, ended: false }
+        Self { side, plain, taken: 0, control, gathered, ended: false, broken: false }
     }
 
     fn common(&self) -> &CommonState {
@@ -113,6 +115,9 @@ impl Session {
         }
         self.plain.clear();
         self.taken = 0;
+        if self.broken {
+            return Err(broken());
+        }
         let mut used = 0;
         while !self.ended && (filled < out.len() || out.is_empty()) {
             let rest = incoming.get_mut(used..).unwrap_or_default();
@@ -131,7 +136,8 @@ impl Session {
                     break;
                 }
                 Err(e) => {
-                    self.last_words();
+                    self.last_words(incoming.get_mut(used..).unwrap_or_default());
+                    self.broken = true;
                     return Err(e);
                 }
             }
@@ -141,7 +147,7 @@ impl Session {
 
     /// After the handshake no message needs two records. One that takes two would be kept in
     /// `incoming` by rustls, which a send in between does not have at hand.
-    fn check_rest(&self, rest: &[u8]) -> io::Result<()> {
+    fn check_rest(&mut self, rest: &[u8]) -> io::Result<()> {
         let whole = match rest {
             [_, _, _, high, low, body @ ..] => {
                 body.len() >= usize::from(u16::from_be_bytes([*high, *low]))
@@ -149,22 +155,25 @@ impl Session {
             _ => false,
         };
         if whole && !self.is_handshaking() {
+            self.broken = true;
             let text = "the far end splits a TLS message over records";
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(())
     }
 
-    /// Gathers the alert that tells the far end what was wrong.
-    fn last_words(&mut self) {
+    /// Gathers the alert that tells the far end what was wrong. rustls may have a part of a message in
+    /// `rest`, what was not taken in, and is asked no more than it has queued: beyond that it would
+    /// look at `rest` once more.
+    fn last_words(&mut self, rest: &mut [u8]) {
         let mut nothing = Vec::new();
-        for _ in 0..4 {
+        while self.common().wants_write() {
             let mut sink = Sink { out: &mut [], filled: 0, rest: &mut nothing };
             let (_, step) = match &mut self.side {
-                Side::Client(c) => take(c, &mut [], &mut sink, &mut self.control),
-                Side::Server(c) => take(c, &mut [], &mut sink, &mut self.control),
+                Side::Client(c) => take(c, rest, &mut sink, &mut self.control),
+                Side::Server(c) => take(c, rest, &mut sink, &mut self.control),
             };
-            if !matches!(step, Ok(Step::More)) {
+            if step.is_err() {
                 break;
             }
         }
@@ -213,6 +222,9 @@ impl Session {
     }
 
     fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> io::Result<usize> {
+        if self.broken {
+            return Err(broken());
+        }
         match &mut self.side {
             Side::Client(c) => seal(c, plain, out),
             Side::Server(c) => seal(c, plain, out),
@@ -221,6 +233,9 @@ impl Session {
 
     /// The goodbye, encrypted; empty if there can be none.
     pub(super) fn goodbye(&mut self) -> Vec<u8> {
+        if self.broken || self.is_handshaking() {
+            return Vec::new();
+        }
         let mut out = vec![0; OVERHEAD];
         let said = match &mut self.side {
             Side::Client(c) => bye(c, &mut out),
@@ -258,6 +273,10 @@ impl Cursor {
     pub(super) fn is_done(&mut self, data: &[Data]) -> bool {
         self.rest(data).is_empty()
     }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the TLS connection has failed")
 }
 
 /// What rustls says, as an error of a stream.

@@ -212,3 +212,62 @@ fn keys_that_have_done_enough_are_replaced_without_a_pause() {
     })
     .unwrap();
 }
+
+/// The first flight of a real client.
+fn hello(tls: &Tls) -> Vec<u8> {
+    let config = tls.current().client(Door::Link, None).unwrap();
+    let mut session = Session::client(config).unwrap();
+    session.read(&mut [], &mut []).unwrap();
+    session.take_control()
+}
+
+/// Cuts the one message in a record into records of `size`.
+fn split(hello: &[u8], size: usize) -> Vec<u8> {
+    let (head, body) = hello.split_at(5);
+    let record = |part: &[u8]| {
+        let len = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&head[..3], &len[..], part].concat()
+    };
+    body.chunks(size).flat_map(record).collect()
+}
+
+#[test]
+fn whatever_a_stranger_sends_in_whatever_pieces_the_server_only_says_no() {
+    let (_dir, tls) = issued(&Authority::new().unwrap(), "engine/a");
+    let hello = hello(&tls);
+    let given = std::env::var("UNDERSTUDY_SEED").ok().and_then(|s| s.parse().ok());
+    let mut state = given.unwrap_or_else(rand);
+    println!("UNDERSTUDY_SEED={state}");
+    let mut below = move |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from((state >> 16) % u64::try_from(n).unwrap()).unwrap()
+    };
+    for round in 0..3000 {
+        let mut bytes = split(&hello, 1 + below(hello.len()));
+        for _ in 0..below(4) {
+            let at = below(bytes.len());
+            bytes[at] ^= 1 << below(8);
+        }
+        bytes.truncate(1 + below(bytes.len()) + below(2) * bytes.len());
+        let mut session = Session::server(tls.current().server(Door::Link)).unwrap();
+        let (mut incoming, mut sent) = (Vec::new(), 0);
+        while sent < bytes.len() {
+            let n = (1 + below(300)).min(bytes.len() - sent);
+            incoming.extend_from_slice(&bytes[sent..sent + n]);
+            sent += n;
+            let Ok((_, used)) = session.read(&mut incoming, &mut []) else { break };
+            incoming.drain(..used);
+            session.take_control();
+        }
+        session.goodbye();
+        assert!(session.is_handshaking(), "round {round}");
+    }
+}
+
+/// A seed that is never 0.
+fn rand() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap() | 1
+}
