@@ -26,7 +26,7 @@ use super::loop_device::Release;
 use super::probe::probe;
 use super::record::{Record, StateDirectory};
 use super::request::Requests;
-use super::status::Status;
+use super::status::{DeviceState, Status};
 use super::{protect, steps};
 use crate::disk::Disk;
 use crate::runtime::{Env, Shard, ShardConfig, ShardGone, ShardHandle};
@@ -117,7 +117,7 @@ impl Held {
         let shard = Shard::start("attach", ShardConfig::default()).map_err(|e| system(&e))?;
         let counters = Arc::new(Counters::new());
         let target = Target { address, export: record.export() };
-        let (size, block) = connect(&shard, target, counters.clone())?;
+        let (size, block) = connect(&shard, target, record.read_only, counters.clone())?;
         steps::reached("hold.connected");
         let plan = Plan {
             id: record.id.clone(),
@@ -132,9 +132,16 @@ impl Held {
     }
 
     fn status(&self) -> Status {
-        let (state, error) = self.counters.state();
+        let path = self.device.path();
+        let (state, error) = if self.device.is_there() {
+            self.counters.state()
+        } else {
+            let error =
+                format!("{} was taken away, by losetup --detach or the like", path.display());
+            (DeviceState::Gone, Some(error))
+        };
         Status {
-            path: self.device.path(),
+            path,
             size: self.device.size(),
             state,
             error,
@@ -221,6 +228,7 @@ impl Held {
 fn connect(
     shard: &ShardHandle,
     target: Target,
+    read_only: bool,
     counters: Arc<Counters>,
 ) -> Result<(u64, u64), Failed> {
     let connected = shard.run(move |env| async move {
@@ -233,6 +241,10 @@ fn connect(
                 Err(_) => env.sleep(Duration::from_millis(50)).await,
             }
         };
+        if client.is_read_only() && !read_only {
+            let message = "the engine serves it read-only: attach it read-only".to_owned();
+            return Err((Refused::System, message));
+        }
         let shape = (client.len(), client.alignment().max(SECTOR));
         line::install(Line::new(&env, target, counters, client));
         Ok(shape)

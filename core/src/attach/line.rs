@@ -48,8 +48,19 @@ use crate::nbd::client::Options;
 use crate::runtime::{Address, Buf, Data, Env, Mono, ShardEnv, Signal};
 use crate::units::{ByteOffset, usize_of};
 
-/// The first and the longest pause between two attempts to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The first pause between two attempts to connect; then it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause: asking in vain at a Unix socket costs next to nothing, a network more.
+fn longest_pause(address: &Address) -> Duration {
+    match address {
+        Address::Unix(_) => Duration::from_millis(100),
+        _ => Duration::from_secs(1),
+    }
+}
+
+/// A connection that lasted so long was a good one: the next attempt needs no pause.
+const GOOD: Duration = Duration::from_secs(1);
 
 /// Whether an error of connecting means that there will never be a connection again.
 ///
@@ -75,6 +86,8 @@ pub(super) struct Line<E: Env> {
     changed: Signal,
     /// When the last connection came.
     since: Cell<Mono>,
+    /// How long to wait before the next attempt after one that failed.
+    pause: Cell<Duration>,
 }
 
 enum State<E: Env> {
@@ -133,6 +146,7 @@ impl<E: Env> Line<E> {
             state: RefCell::new(State::Connected(first)),
             changed: Signal::new(),
             since: Cell::new(env.now()),
+            pause: Cell::new(FIRST_PAUSE),
         })
     }
 
@@ -208,7 +222,12 @@ impl<E: Env> Line<E> {
             let result = request(client.clone()).await;
             let lost = match &result {
                 Ok(()) => false,
-                Err(e) => e.kind() == ErrorKind::Disconnected || !client.is_connected(),
+                // Not permitted: the engine is ending, or changing its role. The next connection
+                // tells whether it will be permitted, or never more.
+                Err(e) => {
+                    matches!(e.kind(), ErrorKind::Disconnected | ErrorKind::NotPermitted)
+                        || !client.is_connected()
+                }
             };
             if lost {
                 since.get_or_insert(asked);
@@ -292,10 +311,11 @@ impl<E: Env> Line<E> {
     }
 
     async fn reconnect(&self) {
-        let mut pause = BACKOFF.0;
         // An engine that takes connections and drops them at once is not to be asked without a pause.
-        if self.env.now().since(self.since.get()) < BACKOFF.1 {
-            self.env.sleep(pause).await;
+        if self.env.now().since(self.since.get()) < GOOD {
+            self.rest().await;
+        } else {
+            self.pause.set(FIRST_PAUSE);
         }
         while self.connected().is_none() {
             match connect(&self.env, &self.target).await {
@@ -307,11 +327,16 @@ impl<E: Env> Line<E> {
                     if self.connected().is_none() {
                         self.counters.set_state(DeviceState::Waiting, Some(e.to_string()));
                     }
-                    self.env.sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+                    self.rest().await;
                 }
             }
         }
+    }
+
+    async fn rest(&self) {
+        let pause = self.pause.get();
+        self.pause.set((pause * 2).min(longest_pause(&self.target.address)));
+        self.env.sleep(pause).await;
     }
 
     fn connect_to(&self, client: Client<E>) {

@@ -41,7 +41,7 @@ const SESSION: Duration = Duration::from_secs(5);
 /// A device that seems in use may only be looked at by udev: asked so often, after pauses.
 const RELEASE: (u32, Duration) = (5, Duration::from_millis(100));
 
-/// How long a holder may take to end once it said that it does.
+/// How long a holder may take to end once it said that it does, or said nothing any more.
 const END: Duration = Duration::from_secs(5);
 
 /// The devices of one state directory.
@@ -237,14 +237,8 @@ impl Devices {
                 Ok(Answer::Refused { why, message }) => {
                     return Err(refused(&record.volume, why, &message));
                 }
-                // It may have died just now.
-                Ok(Answer::Status(_)) | Err(_) => {
-                    if let Found::Left(record, lock) = self.look(volume)? {
-                        return self.forget(volume, &record, lock);
-                    }
-                    let text = format!("the holder of {volume} does not answer: try again");
-                    return Err(EngineError::new(Refusal::Unavailable, text));
-                }
+                // It may be dying just now.
+                Ok(Answer::Status(_)) | Err(_) => break,
             }
         }
         reached("detach.released");
@@ -257,7 +251,8 @@ impl Devices {
                     std::thread::sleep(Duration::from_millis(2));
                 }
                 Found::Held(_) => {
-                    let text = format!("the holder of {volume} does not end: try again");
+                    let text =
+                        format!("the holder of {volume} neither answers nor ends: try again");
                     return Err(EngineError::new(Refusal::Unavailable, text));
                 }
             }
