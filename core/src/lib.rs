@@ -15,6 +15,8 @@
 //!     │
 //!   runtime       one thread's tasks, buffers, clock, streams
 //!     │
+//!   tls           identities, certificates, who may come in where
+//!     │
 //!   units         offsets, epochs, identities
 //! ```
 //!
@@ -30,6 +32,7 @@ pub mod nbd;
 pub mod overlay;
 pub mod replication;
 pub mod runtime;
+pub mod tls;
 pub mod units;
 
 #[cfg(any(test, feature = "sim"))]

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use understudy_core::engine::config::{Config, Flags};
-use understudy_core::engine::{daemon, telemetry};
+use understudy_core::engine::config::{Command, Config, Flags};
+use understudy_core::engine::{daemon, health, telemetry};
 
 fn main() -> ExitCode {
     match run() {
@@ -17,7 +17,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let config = Config::load(Flags::parse())?;
+    let flags = Flags::parse();
+    if let Some(Command::Health(asked)) = &flags.command {
+        println!("{}", health::ask(asked)?);
+        return Ok(());
+    }
+    let config = Config::load(flags)?;
     telemetry::init(&config.log)?;
     daemon::run(&config)?;
     Ok(())

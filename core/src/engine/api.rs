@@ -96,7 +96,8 @@ pub struct Start {
     pub role: Role,
     /// Its volumes: the same list in the same order on both sides.
     pub members: Vec<Member>,
-    /// Primary: where the secondary's engine takes links; `None`: solo.
+    /// Primary: where the secondary's engine takes links; `None`: solo. Secondary: where the primary
+    /// is; if that names a node (`tls:NODE@…`), links of other nodes are refused.
     pub peer: Option<Address>,
     /// How it replicates.
     pub policy: Policy,

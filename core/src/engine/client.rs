@@ -1,7 +1,7 @@
 //! A typed client of the engine API, for the operator, the CSI plugin and tests.
 //!
 //! ```text
-//!   EngineClient ── one HTTP/2 connection over tcp or a Unix socket; reconnects by itself
+//!   EngineClient ── one HTTP/2 connection over TLS, a Unix socket or TCP; reconnects by itself
 //!     every call: a deadline ─► Ok(typed answer) │ Refused { code, message } │ Unreachable │ ...
 //! ```
 //!
@@ -9,15 +9,15 @@
 //! asked for again.
 
 mod error;
+mod reach;
 
+pub use crate::tls::Tls;
 pub use error::ClientError;
 
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::api::{
@@ -44,46 +44,46 @@ const ANSWER_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct EngineClient {
     inner: proto::engine_client::EngineClient<Channel>,
+    channel: Channel,
     address: Address,
     deadline: Duration,
 }
 
 impl EngineClient {
-    /// Connects, or says why it can't within some seconds.
+    /// Connects, or says why it can't within some seconds. Without TLS.
     pub async fn connect(address: &Address) -> Result<Self, ClientError> {
-        let unreachable =
-            |reason: String| ClientError::Unreachable { address: address.clone(), reason };
-        let endpoint = endpoint(address).map_err(|e| unreachable(reasons(&e)))?;
-        let connecting = async {
-            match address {
-                Address::Tcp(_) => endpoint.connect().await,
-                Address::Unix(path) => endpoint.connect_with_connector(over_unix(path)).await,
-            }
-        };
-        let channel = tokio::time::timeout(CONNECT, connecting)
-            .await
-            .map_err(|_| unreachable(format!("no connection within {CONNECT:?}")))?
-            .map_err(|e| unreachable(reasons(&e)))?;
-        Ok(Self::over(channel, address))
+        Self::connect_with(address, None).await
     }
 
-    /// Connects at the first call; must be called within a tokio runtime.
+    /// The same, proving itself with `tls` where the address wants that: at its far end must be the
+    /// engine of the node that it names.
+    pub async fn connect_with(address: &Address, tls: Option<&Tls>) -> Result<Self, ClientError> {
+        let endpoint = reach::endpoint();
+        match endpoint.connect_with_connector(reach::connector(address, tls)).await {
+            Ok(channel) => Ok(Self::over(channel, address)),
+            Err(e) => {
+                let (address, reason) = (address.clone(), reach::reason(&e));
+                Err(ClientError::Unreachable { address, reason })
+            }
+        }
+    }
+
+    /// Connects at the first call; must be called within a tokio runtime. Without TLS.
     pub fn lazy(address: &Address) -> Result<Self, ClientError> {
-        let endpoint = endpoint(address).map_err(|e| ClientError::Unreachable {
-            address: address.clone(),
-            reason: reasons(&e),
-        })?;
-        let channel = match address {
-            Address::Tcp(_) => endpoint.connect_lazy(),
-            Address::Unix(path) => endpoint.connect_with_connector_lazy(over_unix(path)),
-        };
-        Ok(Self::over(channel, address))
+        Self::lazy_with(address, None)
+    }
+
+    /// The same with TLS: see [`connect_with`](Self::connect_with). Each new connection uses the
+    /// certificates of its time.
+    pub fn lazy_with(address: &Address, tls: Option<&Tls>) -> Result<Self, ClientError> {
+        let connector = reach::connector(address, tls);
+        Ok(Self::over(reach::endpoint().connect_with_connector_lazy(connector), address))
     }
 
     fn over(channel: Channel, address: &Address) -> Self {
-        let inner =
-            proto::engine_client::EngineClient::new(channel).max_decoding_message_size(ANSWER_MAX);
-        Self { inner, address: address.clone(), deadline: DEADLINE }
+        let inner = proto::engine_client::EngineClient::new(channel.clone())
+            .max_decoding_message_size(ANSWER_MAX);
+        Self { inner, channel, address: address.clone(), deadline: DEADLINE }
     }
 
     /// The same connection with another deadline for each call.
@@ -223,6 +223,23 @@ impl EngineClient {
         answer.try_into().map_err(|e| self.garbled(&e))
     }
 
+    /// Whether it serves, by the standard health service; an error says why not.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        use tonic_health::pb::health_check_response::ServingStatus;
+        let service = proto::engine_server::SERVICE_NAME.to_owned();
+        let request = tonic_health::pb::HealthCheckRequest { service };
+        let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel.clone());
+        match tokio::time::timeout(self.deadline, client.check(request)).await {
+            Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
+            Ok(Ok(_)) => {
+                let message = format!("the engine at {} is about to stop", self.address);
+                Err(ClientError::Refused { refusal: Refusal::Unavailable, message })
+            }
+            Ok(Err(status)) => Err(self.error(&status)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
     /// The engine now.
     pub async fn status(&self) -> Result<EngineStatus, ClientError> {
         let mut stream = self.open_status(0, true).await?;
@@ -289,7 +306,7 @@ impl EngineClient {
         let Some(refusal) = Refusal::from_code(status.code()) else { return self.late() };
         // The transport's own failures carry their cause; the engine's answers don't.
         if std::error::Error::source(status).is_some() {
-            let (address, reason) = (self.address.clone(), reasons(status));
+            let (address, reason) = (self.address.clone(), reach::reason(status));
             return ClientError::Unreachable { address, reason };
         }
         ClientError::Refused { refusal, message: status.message().to_owned() }
@@ -302,49 +319,4 @@ impl EngineClient {
     fn garbled(&self, problem: &dyn std::fmt::Display) -> ClientError {
         ClientError::Garbled { address: self.address.clone(), problem: problem.to_string() }
     }
-}
-
-fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
-    let uri = match address {
-        Address::Tcp(host_port) => format!("http://{host_port}"),
-        // Only a name for the `:authority` header; the connector goes to the socket.
-        Address::Unix(_) => "http://localhost".to_owned(),
-    };
-    Ok(Endpoint::from_shared(uri)?
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
-}
-
-/// Connects to the socket whatever the URI says.
-fn over_unix(
-    path: &std::path::Path,
-) -> impl tower::Service<
-    tonic::transport::Uri,
-    Response = TokioIo<UnixStream>,
-    Error = std::io::Error,
-    Future: Send,
-> + Send
-+ 'static {
-    let path = path.to_owned();
-    tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-    })
-}
-
-/// An error with all its causes: tonic's outermost says only "transport error".
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

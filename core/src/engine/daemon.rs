@@ -1,7 +1,7 @@
 //! `understudyd`, from its start to its end.
 //!
 //! ```text
-//!   open: pool, shards, groups ─► listen: API, NBD, links ─► signal
+//!   certificates ─► open: pool, shards, groups ─► listen: API, NBD, links ─► signal
 //!     ─► stop accepting ─► end groups (drained) ─► end shards ─► exit 0
 //!                 within DRAIN; a second signal ends it at once
 //! ```
@@ -19,9 +19,16 @@ use super::error::EngineError;
 use super::listeners::{self, Acceptor, Places, Stop};
 use super::registry::Engine;
 use super::service::Service;
+use crate::tls::{Identity, Tls};
 
 /// How long a clean end may take; what is stored is right without one, too.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long certificates that are not there yet are waited for.
+const CERTIFICATES: Duration = Duration::from_mins(2);
+
+/// How often the certificates are looked at.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Runs an engine on the calling thread until it is told to end.
 pub fn run(config: &Config) -> Result<(), EngineError> {
@@ -40,7 +47,8 @@ pub fn run(config: &Config) -> Result<(), EngineError> {
 async fn serve(config: &Config) -> Result<(), EngineError> {
     let mut signals = Signals::new()?;
     raise_open_files(config);
-    let engine = Engine::open(config).await?;
+    let tls = certificates(config).await?;
+    let engine = Engine::open(config, tls.clone()).await?;
     info!(
         pool = %config.pool.display(),
         shards = engine.shards().count(),
@@ -50,7 +58,7 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
     let (stop, stopping) = Stop::new();
     let mut tasks = JoinSet::new();
     // All addresses before any service: an engine that can't listen must not be half there.
-    let api = bind(&config.api)?;
+    let api = config.api.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let nbd = config.nbd.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let link = config.link.as_ref().map(bind).transpose()?;
     engine.serve_nbd_at(nbd.first().map(|a| a.address().clone()));
@@ -67,7 +75,10 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
         let limit = config.limits.link_connections;
         tasks.spawn(listeners::serve_links(engine.clone(), acceptor, limit, stopping.clone()));
     }
-    tasks.spawn(serve_api(engine.clone(), api, config.limits.api_connections, stopping));
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(watch_certificates(tls, stopping.clone()));
+    }
+    tasks.spawn(serve_api(engine.clone(), api, tls, config.limits.api_connections, stopping));
     info!("serving");
 
     let name = signals.next().await;
@@ -91,10 +102,48 @@ async fn end(engine: &Arc<Engine>, mut tasks: JoinSet<()>) {
     let _ = tokio::task::spawn_blocking(move || engine.shards().stop()).await;
 }
 
-async fn serve_api(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
+/// Loads the certificates, if there are to be any.
+async fn certificates(config: &Config) -> Result<Option<Tls>, EngineError> {
+    if config.insecure_plaintext {
+        warn!("tcp: addresses are allowed: plaintext, and whoever reaches them is served");
+    }
+    let Some(dir) = config.tls.clone() else { return Ok(None) };
+    let expected = Identity::Engine(config.node.clone());
+    let load = move || Tls::open_within(&dir, Some(expected), CERTIFICATES);
+    let loaded = tokio::task::spawn_blocking(load).await;
+    let loaded = loaded.map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))?;
+    let tls = loaded.map_err(|e| EngineError::new(Refusal::Unavailable, e.to_string()))?;
+    info!(identity = %tls.identity(), "certificates loaded");
+    Ok(Some(tls))
+}
+
+/// Looks at the certificates now and then, so that the log tells of new ones before somebody connects.
+async fn watch_certificates(tls: Tls, mut stop: Stop) {
+    let look = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let tls = tls.clone();
+            let _ = tokio::task::spawn_blocking(move || drop(tls.current())).await;
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = stop.wait() => {}
+    }
+}
+
+async fn serve_api(
+    engine: Arc<Engine>,
+    acceptors: Vec<Acceptor>,
+    tls: Option<Tls>,
+    limit: usize,
+    stop: Stop,
+) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let service = Service::new(engine, stop.clone());
-    if let Err(e) = listeners::api::serve(service, reporter, health, acceptor, limit, stop).await {
+    let served =
+        listeners::api::serve(service, reporter, health, acceptors, tls, limit, stop).await;
+    if let Err(e) = served {
         warn!("the engine API ended: {e}");
     }
 }

@@ -22,6 +22,7 @@ mod convert;
 pub mod daemon;
 pub mod error;
 mod groups;
+pub mod health;
 mod listeners;
 mod pool;
 pub mod proto;

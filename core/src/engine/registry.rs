@@ -11,7 +11,12 @@
 //! a group does takes none of it. A replica or group that is damaged stands in `State` with its
 //! error: it is listed and refused, and nothing else notices.
 
+mod adopt;
+#[cfg(test)]
+mod crash;
+mod expand;
 mod groups;
+mod reopen;
 mod replicas;
 mod restart;
 mod sessions;
@@ -32,6 +37,7 @@ use super::groups::Offer;
 use super::pool::Pool;
 use super::shards::{ShardId, Shards};
 use crate::runtime::Address;
+use crate::tls::Tls;
 
 /// An engine. Shared by the API and the listeners.
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub(crate) struct Engine {
     pool: Arc<Pool>,
     shards: Shards,
     limits: Limits,
+    secure: Secure,
     state: Mutex<State>,
     /// Held while replicas or groups come or go.
     structure: Arc<tokio::sync::Mutex<()>>,
@@ -46,6 +53,16 @@ pub(crate) struct Engine {
     changes: watch::Sender<u64>,
     /// Where NBD is served first, for the URIs in status; set once the listeners are up.
     nbd: Mutex<Option<Address>>,
+    /// Where tests end it.
+    #[cfg(test)]
+    crash: crash::Crash,
+}
+
+/// How this engine may reach others.
+#[derive(Clone, Copy, Debug)]
+struct Secure {
+    tls: bool,
+    plaintext: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,19 +87,23 @@ struct GroupRecord {
 
 impl Engine {
     /// Opens the pool, starts the shards, and finds again what was there.
-    pub(crate) async fn open(config: &Config) -> Result<Arc<Self>, EngineError> {
+    pub(crate) async fn open(config: &Config, tls: Option<Tls>) -> Result<Arc<Self>, EngineError> {
         let root = config.pool.clone();
         let pool = Arc::new(blocking(move || Pool::open(&root)).await?);
-        let shards = Shards::start(config.shards, config.io)
+        let secure = Secure { tls: tls.is_some(), plaintext: config.insecure_plaintext };
+        let shards = Shards::start(config, tls)
             .map_err(|e| EngineError::system("can't start the data-plane threads", e))?;
         let engine = Arc::new(Self {
             pool,
             shards,
             limits: config.limits,
+            secure,
             state: Mutex::default(),
             structure: Arc::default(),
             changes: watch::Sender::new(0),
             nbd: Mutex::default(),
+            #[cfg(test)]
+            crash: crash::Crash::default(),
         });
         engine.find_again().await?;
         Ok(engine)
@@ -101,6 +122,21 @@ impl Engine {
     /// Tells the address that URIs in status name.
     pub(crate) fn serve_nbd_at(&self, address: Option<Address>) {
         *self.nbd.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// Whether a primary of ours can reach a peer at an address; what is the remedy if not.
+    pub(crate) fn check_peer(&self, peer: Option<&Address>) -> Result<(), EngineError> {
+        let problem = match peer {
+            Some(a @ Address::Tcp(_)) if !self.secure.plaintext => format!(
+                "peer {a} is plaintext: use tls:NODE@HOST:PORT, or start this engine with \
+                 --insecure-plaintext"
+            ),
+            Some(a @ Address::Tls { .. }) if !self.secure.tls => {
+                format!("peer {a} needs certificates: start this engine with --tls DIRECTORY")
+            }
+            _ => return Ok(()),
+        };
+        Err(EngineError::new(Refusal::Invalid, problem))
     }
 
     /// The pool's space.
@@ -207,3 +243,6 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         exports: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,10 @@
 use std::io;
 
 use super::api::Refusal;
-use super::config::Io;
+use super::config::{Config, Io};
 use super::error::EngineError;
 use crate::runtime::{IoChoice, Shard, ShardConfig, ShardEnv, ShardHandle};
+use crate::tls::Tls;
 
 /// One of an engine's shards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,17 +25,18 @@ pub(crate) struct ShardId(usize);
 pub(crate) struct Shards(Vec<ShardHandle>);
 
 impl Shards {
-    /// Starts `count` of them.
-    pub(crate) fn start(count: usize, io: Io) -> io::Result<Self> {
-        let mut config = ShardConfig::default();
-        match io {
+    /// Starts as many as the configuration says.
+    pub(crate) fn start(engine: &Config, tls: Option<Tls>) -> io::Result<Self> {
+        let plaintext = engine.insecure_plaintext;
+        let mut config = ShardConfig { tls, plaintext, ..ShardConfig::default() };
+        match engine.io {
             // Leaves the choice to the environment, and else to a probe.
             Io::Auto => {}
             Io::Uring => config.io = IoChoice::Ring,
             Io::Pool => config.io = IoChoice::Threads,
         }
         let start = |i| Shard::start(&format!("shard-{i}"), config.clone());
-        (0..count).map(start).collect::<io::Result<_>>().map(Self)
+        (0..engine.shards).map(start).collect::<io::Result<_>>().map(Self)
     }
 
     /// How many there are.

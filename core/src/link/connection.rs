@@ -12,7 +12,7 @@ use crate::runtime::{Buf, Env, Reader, timeout};
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The stream broke or ended.
-    #[error("the connection ended")]
+    #[error("{}", ended(.0))]
     Stream(#[from] std::io::Error),
     /// The far end sent something that is no frame of ours.
     #[error(transparent)]
@@ -26,6 +26,14 @@ pub enum LinkError {
     /// We ended it.
     #[error("{0}")]
     Own(String),
+}
+
+/// An error that has words of its own (no way to the peer, a refused certificate) needs no others.
+fn ended(error: &std::io::Error) -> String {
+    match error.get_ref() {
+        Some(words) => words.to_string(),
+        None => format!("the connection ended: {error}"),
+    }
 }
 
 /// The receiving half of a session.

@@ -24,6 +24,12 @@ const BATCH: u64 = 128 << 10;
 /// The most frames in one send: two pieces each, below the kernel's 1024.
 const BATCH_FRAMES: usize = 256;
 
+/// How many drops are told apart. Whoever waits for an older frame was woken long ago.
+const DROPS_MAX: usize = 64;
+
+/// The most answers that wait for a peer that does not read them: then its session ends.
+const ANSWERS_MAX: usize = 4096;
+
 /// The queue of one session. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
 pub struct Window(Rc<Inner>);
@@ -39,6 +45,9 @@ struct Inner {
     bytes: Cell<u64>,
     next: Cell<u64>,
     acknowledged: Cell<u64>,
+    /// Sequences that were taken back before they were sent, as first and last; never acknowledged,
+    /// though later ones are. The oldest are merged beyond [`DROPS_MAX`].
+    dropped: RefCell<VecDeque<(u64, u64)>>,
     applied: Cell<u64>,
     /// Not applied yet, oldest first: sequence, and the undo space it can cost at most.
     unapplied: RefCell<VecDeque<(u64, u64)>>,
@@ -94,6 +103,9 @@ impl Window {
     /// Queues a frame and says its sequence. With `urgent` the sender does not wait for company.
     pub fn push(&self, body: Body, urgent: bool) -> u64 {
         let i = &*self.0;
+        if i.one_way.get() && !self.has_room_for_answer(&body) {
+            return i.next.get() - 1;
+        }
         let sequence = i.next.get();
         i.next.set(sequence + 1);
         let len = match &body {
@@ -125,6 +137,26 @@ impl Window {
             i.filled.notify();
         }
         sequence
+    }
+
+    /// Bounds the answers to a peer that does not read: a newer acknowledgement takes the place of
+    /// one that waits, signs of life wait for nobody, and too many others end the session.
+    fn has_room_for_answer(&self, body: &Body) -> bool {
+        let mut unsent = self.0.unsent.borrow_mut();
+        match (body, unsent.back_mut()) {
+            (Body::Ack(ack), Some(Queued { body: Body::Ack(waiting), .. })) => {
+                *waiting = *ack;
+                return false;
+            }
+            (Body::Status, Some(_)) => return false,
+            _ => {}
+        }
+        let is_full = unsent.len() >= ANSWERS_MAX;
+        drop(unsent);
+        if is_full {
+            self.close();
+        }
+        !is_full
     }
 
     /// Takes the peer's word of how far it has come.
@@ -159,7 +191,14 @@ impl Window {
         let dropped: Vec<_> = i.unsent.borrow_mut().drain(..).collect();
         i.bytes.set(i.bytes.get() - i.unsent_bytes.take());
         let mut unapplied = i.unapplied.borrow_mut();
-        if let Some(first) = dropped.first() {
+        if let (Some(first), Some(last)) = (dropped.first(), dropped.last()) {
+            let mut drops = i.dropped.borrow_mut();
+            drops.push_back((first.sequence, last.sequence));
+            if drops.len() > DROPS_MAX
+                && let (Some(oldest), Some(next)) = (drops.pop_front(), drops.front_mut())
+            {
+                next.0 = oldest.0;
+            }
             while let Some((_, cost)) =
                 unapplied.back().filter(|(s, _)| *s >= first.sequence).copied()
             {
@@ -195,6 +234,17 @@ impl Window {
     /// Up to where the peer has staged.
     pub fn acknowledged(&self) -> u64 {
         self.0.acknowledged.get()
+    }
+
+    /// Whether the peer has staged the frame of this sequence: not so if it was taken back.
+    pub fn is_acknowledged(&self, sequence: u64) -> bool {
+        self.acknowledged() >= sequence && !self.is_dropped(sequence)
+    }
+
+    /// Whether the frame of this sequence was taken back before it was sent.
+    pub fn is_dropped(&self, sequence: u64) -> bool {
+        let drops = self.0.dropped.borrow();
+        drops.iter().any(|(first, last)| (*first..=*last).contains(&sequence))
     }
 
     /// Up to where the peer has applied.

@@ -104,13 +104,21 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Kinds of refusals.
+/// Kinds of refusals. A client may wait and ask again, except for what is [`Gone`](Self::Gone).
+///
+/// ```text
+///   Unknown, Busy ─► ERR_UNKNOWN  ─► NotPermitted    not here, or not here yet: try again
+///   Gone          ─► ERR_POLICY   ─► Stale           never again: give up      (client::is_final)
+///   Shutdown      ─► ERR_SHUTDOWN ─► Disconnected    try again
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RefusalKind {
-    /// There is no such export, or no longer.
+    /// There is no such export, or not yet.
     Unknown,
-    /// It is there but not for this client, or not now.
-    Policy,
+    /// It is there, but another client has it now.
+    Busy,
+    /// There was such an export and never will be again: an older generation or session.
+    Gone,
     /// The server is about to stop.
     Shutdown,
 }
@@ -121,9 +129,14 @@ impl Refusal {
         Self { kind: RefusalKind::Unknown, message: message.into() }
     }
 
-    /// It is there but not for this client, or not now.
-    pub fn policy(message: impl Into<String>) -> Self {
-        Self { kind: RefusalKind::Policy, message: message.into() }
+    /// Another client has it now; says which.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Busy, message: message.into() }
+    }
+
+    /// There never will be such an export again; says what took its place.
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Gone, message: message.into() }
     }
 }
 

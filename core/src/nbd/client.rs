@@ -9,13 +9,14 @@
 //! Requests are submitted at the call, so any number may be in flight. The server is not trusted:
 //! a reply that breaks the protocol ends the connection, and every request with it, with
 //! [`ErrorKind::Corrupt`]; so does a silent one, with [`ErrorKind::Disconnected`]. There is no
-//! reconnection here: who needs it makes a new client.
+//! reconnection here: who needs it makes a new client, unless the old one's refusal [`is_final`].
 //!
 //! How much is in flight is up to the caller: what was submitted is held in memory until the
 //! server has taken it.
 
 mod connect;
 mod disk;
+mod open;
 mod receive;
 mod table;
 
@@ -29,6 +30,7 @@ use super::wire::{Request, STRING_MAX, command};
 use crate::disk::{Error, ErrorKind, Result};
 use crate::runtime::{Data, Env, Outbox, Reader, Signal, Stream, Task, timeout};
 use crate::units::u64_of;
+use connect::Opening;
 use table::Table;
 
 /// How patient a client is.
@@ -49,6 +51,16 @@ impl Default for Options {
 
 /// How long a goodbye may take to be sent.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Whether a connection was refused for good: the export is of a generation or session that others
+/// have replaced. After any other error of [`Client::connect`], or of a connection that ended, it
+/// may be had later: wait, and connect again.
+///
+/// A request can't be the one to learn of it: a server that cuts a stale export ends the connection
+/// (its last answers are [`ErrorKind::Disconnected`]), and refuses the next one.
+pub fn is_final(error: &Error) -> bool {
+    error.kind() == ErrorKind::Stale
+}
 
 /// A disk behind an NBD connection. Clones are the same connection; dropping the last one, and
 /// the last request in flight, says goodbye.
@@ -110,12 +122,22 @@ impl<E: Env> Client<E> {
         export: &str,
         options: &Options,
     ) -> Result<Self> {
+        Self::connect_from(env, stream, Opening::Fresh, export, options).await
+    }
+
+    async fn connect_from(
+        env: &E,
+        stream: E::Stream,
+        opening: Opening,
+        export: &str,
+        options: &Options,
+    ) -> Result<Self> {
         if export.len() > STRING_MAX {
             let what = format!("an export name of {} bytes, limit {STRING_MAX}", export.len());
             return Err(Error::own(ErrorKind::Invalid, what));
         }
         let mut reader = Reader::new(stream.clone());
-        let agreed = connect::negotiate(&mut reader, &stream, export);
+        let agreed = connect::negotiate(&mut reader, &stream, opening, export);
         let server = connect::within(env, &stream, options, agreed).await?;
         let shared = Rc::new(Shared {
             env: env.clone(),
@@ -150,9 +172,18 @@ impl<E: Env> Client<E> {
 
     /// The exports of the server at the far end of a fresh stream.
     pub async fn list(env: &E, stream: E::Stream, options: &Options) -> Result<Vec<ExportInfo>> {
+        Self::list_from(env, stream, Opening::Fresh, options).await
+    }
+
+    async fn list_from(
+        env: &E,
+        stream: E::Stream,
+        opening: Opening,
+        options: &Options,
+    ) -> Result<Vec<ExportInfo>> {
         let mut reader = Reader::new(stream.clone());
-        let list =
-            connect::within(env, &stream, options, connect::list(&mut reader, &stream)).await?;
+        let asked = connect::list(&mut reader, &stream, opening);
+        let list = connect::within(env, &stream, options, asked).await?;
         stream.shutdown();
         Ok(list)
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   server   greeting ─► flags ─► option, option, … ─► Transmit(session) | End(why)
-//!   client   greeting ─► STRUCTURED_REPLY ─► SET_META_CONTEXT ─► GO ─► Ready(negotiated)
+//!                             └─► STARTTLS, before all else, where TLS is demanded
+//!   client   greeting ─► [STARTTLS ─►] STRUCTURED_REPLY ─► SET_META_CONTEXT ─► GO ─► Ready(negotiated)
 //!                                                                └─► EXPORT_NAME, if GO is unknown
 //! ```
 
@@ -10,7 +11,7 @@ mod client;
 mod server;
 
 pub use client::{Client, Listing, Negotiated, Step};
-pub use server::{Answer, Next, OPTIONS_MAX, Server, Session};
+pub use server::{Answer, BeforeTls, Next, OPTIONS_MAX, Server, Session};
 
 #[cfg(test)]
 mod tests;

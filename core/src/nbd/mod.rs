@@ -20,7 +20,7 @@
 //! ```
 //!
 //! The protocol is the one of <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>.
-//! What we leave out: oldstyle, TLS (it comes as a stream), resize, extended headers, `CACHE`,
+//! TLS begins by `STARTTLS`; the stream itself is the runtime's. What we leave out: oldstyle, resize, extended headers, `CACHE`,
 //! `FAST_ZERO`, metadata contexts other than `base:allocation`.
 
 mod catalog;

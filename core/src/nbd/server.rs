@@ -15,6 +15,9 @@
 mod connection;
 mod reply;
 mod request;
+mod starttls;
+
+pub use starttls::{Secured, negotiate_secured_within, starttls_within};
 
 use std::cell::Cell;
 use std::fmt;
@@ -26,7 +29,7 @@ use super::Catalog;
 use super::handshake::{Next, Server, Session};
 use super::wire::{CLIENT_FLAGS_LEN, Malformed, OPTION_HEADER_LEN, OptionHeader, REQUEST_MAX};
 use crate::disk::Disk;
-use crate::runtime::{BUF_MAX, Data, Env, Reader, Stream, timeout};
+use crate::runtime::{BUF_MAX, Buf, Data, Env, Reader, Stream, timeout};
 use crate::units::{u64_of, usize_of};
 
 /// What one connection may take.
@@ -131,12 +134,20 @@ pub async fn negotiate_within<E: Env, C: Catalog>(
     limits: &Limits,
 ) -> Result<Box<Session<C::Disk>>, End> {
     let mut reader = Reader::small(stream.clone());
-    let negotiated = timeout(env, limits.handshake, negotiate(&mut reader, stream, catalog)).await;
-    let session = negotiated.unwrap_or(Err(End::Stalled(limits.handshake)))?;
+    let negotiated = timeout(env, limits.handshake, async {
+        let server = greet(&mut reader, stream).await?;
+        negotiate(&mut reader, stream, server, catalog).await
+    });
+    let session = negotiated.await.unwrap_or(Err(End::Stalled(limits.handshake)))?;
+    check_silence(&reader)?;
+    Ok(session)
+}
+
+fn check_silence<S: Stream>(reader: &Reader<S>) -> Result<(), End> {
     if reader.buffered() > 0 {
         return Err(Malformed("a request before the export was granted".into()).into());
     }
-    Ok(session)
+    Ok(())
 }
 
 /// Serves the requests of a client whose handshake is done, to its end.
@@ -152,12 +163,8 @@ pub async fn transmit_within<E: Env, D: Disk>(
     end
 }
 
-/// The handshake, up to the export that the client chose.
-async fn negotiate<S: Stream, C: Catalog>(
-    reader: &mut Reader<S>,
-    stream: &S,
-    catalog: &C,
-) -> Result<Box<Session<C::Disk>>, End> {
+/// The greeting, and the client's flags.
+async fn greet<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Server, End> {
     let mut server = Server::default();
     send(stream, &Server::greeting()).await?;
     let mut flags = [0; CLIENT_FLAGS_LEN];
@@ -165,19 +172,39 @@ async fn negotiate<S: Stream, C: Catalog>(
         return Err(End::Left);
     }
     server.client_flags(u32::from_be_bytes(flags))?;
+    Ok(server)
+}
+
+/// The next option; `None` if it was refused already.
+async fn read_option<S: Stream>(
+    reader: &mut Reader<S>,
+    stream: &S,
+    server: &mut Server,
+) -> Result<Option<(u32, Buf)>, End> {
+    let mut header = [0; OPTION_HEADER_LEN];
+    if !reader.exact_or_end(&mut header).await? {
+        return Err(End::Left);
+    }
+    let header = OptionHeader::decode(&header)?;
+    let welcome = server.accept(header)?;
+    let data = reader.payload(usize_of(header.length.into())).await?;
+    if !welcome {
+        send(stream, &Server::too_big(header.option)).await?;
+        return Ok(None);
+    }
+    Ok(Some((header.option, data)))
+}
+
+/// The options, up to the export that the client chose.
+async fn negotiate<S: Stream, C: Catalog>(
+    reader: &mut Reader<S>,
+    stream: &S,
+    mut server: Server,
+    catalog: &C,
+) -> Result<Box<Session<C::Disk>>, End> {
     loop {
-        let mut header = [0; OPTION_HEADER_LEN];
-        if !reader.exact_or_end(&mut header).await? {
-            return Err(End::Left);
-        }
-        let header = OptionHeader::decode(&header)?;
-        let welcome = server.accept(header)?;
-        let data = reader.payload(usize_of(header.length.into())).await?;
-        if !welcome {
-            send(stream, &Server::too_big(header.option)).await?;
-            continue;
-        }
-        let answer = server.option(header.option, &data, catalog);
+        let Some((code, data)) = read_option(reader, stream, &mut server).await? else { continue };
+        let answer = server.option(code, &data, catalog);
         send(stream, &answer.bytes).await?;
         match answer.next {
             Next::More => {}

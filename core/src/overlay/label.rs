@@ -6,11 +6,13 @@
 //!   32   8  size of the volume, bytes
 //!   40   1  length of its name
 //!   41   n  its name
+//!  176   8  the size it was grown from, 0 if it never was (version 1: always)
 //!    ..4096 zeroes
 //! ```
 //!
 //! One block and one slot: it is written before the replica is named anywhere, and an expand
-//! writes a new file and renames it.
+//! writes a new file and renames it. That rename is the expand: a disk that still has the length
+//! of the size before is grown when the replica is opened.
 
 use super::block::{BLOCK, Flaw, put, seal, u64_at, u128_at, verify};
 use crate::disk::{Disk, Error, ErrorKind, Result};
@@ -21,8 +23,9 @@ use crate::units::{ByteOffset, Uuid, VOLUME_MAX, VolumeId, usize_of};
 pub const LABEL_LEN: u64 = BLOCK;
 
 const MAGIC: [u8; 8] = *b"USTDLABL";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const NAME_AT: usize = 41;
+const GROWN_FROM_AT: usize = 176;
 
 /// Whose disk it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +36,8 @@ pub struct Label {
     pub volume: VolumeId,
     /// The size of the volume in bytes.
     pub size: u64,
+    /// The size it had before its last expand; 0: it never had one.
+    pub grown_from: u64,
 }
 
 impl Label {
@@ -45,6 +50,7 @@ impl Label {
         // A name is at most 128 characters of ASCII.
         put(&mut block, 40, &[u8::try_from(name.len()).unwrap_or(u8::MAX)]);
         put(&mut block, NAME_AT, name);
+        put(&mut block, GROWN_FROM_AT, &self.grown_from.to_le_bytes());
         seal(&mut block, MAGIC, VERSION);
         block.freeze()
     }
@@ -62,7 +68,8 @@ impl Label {
                 "says that {volume} has {size} bytes, the limit is {VOLUME_MAX}"
             )));
         }
-        Ok(Self { uuid: Uuid(u128_at(block, 16)), volume, size })
+        let grown_from = u64_at(block, GROWN_FROM_AT);
+        Ok(Self { uuid: Uuid(u128_at(block, 16)), volume, size, grown_from })
     }
 
     /// Writes it, durably.
@@ -94,7 +101,12 @@ mod tests {
     use futures::executor::block_on;
 
     fn label() -> Label {
-        Label { uuid: Uuid(7 << 80), volume: "pvc-1".parse().unwrap(), size: 1 << 30 }
+        Label {
+            uuid: Uuid(7 << 80),
+            volume: "pvc-1".parse().unwrap(),
+            size: 1 << 30,
+            grown_from: 1 << 29,
+        }
     }
 
     #[test]
@@ -120,7 +132,7 @@ mod tests {
         let blank = Label::decode(&[0; 4096]).unwrap_err();
         assert!(blank.to_string().contains("never written"), "{blank}");
         let mut newer = label().encode().to_vec();
-        seal(&mut newer, MAGIC, 2);
+        seal(&mut newer, MAGIC, VERSION + 1);
         assert_eq!(Label::decode(&newer).unwrap_err().kind(), ErrorKind::TooNew);
     }
 }

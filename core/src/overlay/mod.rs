@@ -40,8 +40,8 @@ pub use intent::{INTENT_HOT, INTENT_REGION, IntentLog};
 pub use label::{LABEL_LEN, Label};
 pub use range_lock::{RangeGuard, RangeLock};
 pub use superblock::{
-    ActiveId, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role, SUPERBLOCK_LEN,
-    Stage, Superblock, UNDO_LOGS_MAX,
+    ActiveId, CARRIED_MAX, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role,
+    SUPERBLOCK_LEN, Sessions, Stage, Superblock, UNDO_LOGS_MAX,
 };
 pub use undo::{Content, Place, Saved, UndoLog};
 

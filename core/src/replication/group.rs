@@ -16,6 +16,7 @@ use super::logs::LogFiles;
 use super::primary::Primary;
 use super::promoted::Promoted;
 use super::replica::Replica;
+use super::reshape;
 use super::secondary::Secondary;
 use super::status::GroupNames;
 use super::store::Store;
@@ -57,6 +58,8 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) turn: RangeLock,
     /// No new link session: a promotion is under way.
     pub(crate) promoting: Cell<bool>,
+    /// It was shut down: whoever opens its files next must find nobody at work.
+    pub(crate) closed: Cell<bool>,
     /// An error that belongs to no session: an inbound writer that went away.
     pub(crate) inbound_error: RefCell<Option<String>>,
     pub(crate) changed: Signal,
@@ -101,11 +104,7 @@ impl<H: Host> Group<H> {
         }
         let members = replicas
             .iter()
-            .map(|r| Member {
-                volume: r.label.volume.clone(),
-                uuid: r.label.uuid,
-                size: r.label.size,
-            })
+            .map(|r| Member::new(r.label.volume.clone(), r.label.uuid, r.label.size))
             .collect();
         let state = GroupState {
             group,
@@ -129,20 +128,24 @@ impl<H: Host> Group<H> {
             active: None,
             undo: Vec::new(),
             commit: CommitPosition::default(),
+            intent: 0,
         };
         let file = dir.create("superblock", SUPERBLOCK_LEN, Space::Written).await?;
         let superblock = Superblock::create(file, &state).await?;
         Ok(Self::with(host, dir, replicas, superblock, state))
     }
 
-    /// Finds a group again after a restart, with its role, and resumes it: the link, a commit.
+    /// Finds a group again after a restart, with its role, and resumes it: the link, a commit. If
+    /// its replicas were expanded meanwhile, it remembers so from now on.
     pub async fn open(host: &H, dir: H::Dir, replicas: Vec<Replica<H>>) -> Result<Self> {
         let file = dir
             .open("superblock")
             .await?
             .ok_or_else(|| Error::own(ErrorKind::Corrupt, "the group has no superblock file"))?;
-        let (superblock, state) = Superblock::open(file).await?;
+        let (superblock, mut state) = Superblock::open(file).await?;
+        reshape::grow(&dir, &superblock, &mut state, &replicas).await?;
         check_members(&state, &replicas)?;
+        reshape::sweep_intents(&dir, state.intent).await?;
         let group = Self::with(host, dir, replicas, superblock, state);
         group.resume().await?;
         Ok(group)
@@ -177,6 +180,7 @@ impl<H: Host> Group<H> {
             part: RefCell::new(Part::Idle),
             turn: RangeLock::default(),
             promoting: Cell::new(false),
+            closed: Cell::new(false),
             inbound_error: RefCell::default(),
             changed: Signal::new(),
         }))
@@ -190,6 +194,11 @@ impl<H: Host> Group<H> {
     /// Notified when something that the status shows has changed.
     pub fn changed(&self) -> Signal {
         self.0.changed.clone()
+    }
+
+    /// What is durable, as it is now.
+    pub fn durable(&self) -> GroupState {
+        self.state().clone()
     }
 
     /// Its name and volumes.
@@ -230,11 +239,12 @@ impl<H: Host> Group<H> {
             return Ok(i.clone());
         }
         let lens: Vec<u64> = self.0.replicas.iter().map(|r| r.disk.len()).collect();
-        let log = if let Some(file) = self.0.dir.open("intent").await? {
+        let name = intent_name(self.state().intent);
+        let log = if let Some(file) = self.0.dir.open(&name).await? {
             IntentLog::open(file, &lens).await?
         } else {
             let len = IntentLog::<H::Disk>::file_len(&lens);
-            let file = self.0.dir.create("intent", len, Space::Written).await?;
+            let file = self.0.dir.create(&name, len, Space::Written).await?;
             IntentLog::create(file, &lens).await?
         };
         let log = Rc::new(log);
@@ -258,6 +268,7 @@ impl<H: Host> Group<H> {
     /// Ends all tasks and sessions of the group in order; what is durable stays as it is.
     pub async fn shutdown(&self) {
         let _turn = self.0.turn.lock(ByteRange::new(0, 1)).await;
+        self.0.closed.set(true);
         let part = std::mem::replace(&mut *self.0.part.borrow_mut(), Part::Idle);
         match part {
             Part::Idle => {}
@@ -273,6 +284,11 @@ impl<H: Host> Group<H> {
             }
         }
     }
+}
+
+/// The file of an intent log.
+pub(super) fn intent_name(number: u32) -> String {
+    if number == 0 { "intent".to_owned() } else { format!("intent-{number}") }
 }
 
 fn check_members<H: Host>(state: &GroupState, replicas: &[Replica<H>]) -> Result<()> {

@@ -29,6 +29,8 @@ pub enum Operation {
         peer: bool,
         /// Role, generation and peer are those that run already.
         same: bool,
+        /// A primary goes on in a later generation.
+        adopt: bool,
     },
     /// Close the epoch.
     Checkpoint,
@@ -64,6 +66,9 @@ pub fn decide(role: Role, stage: Stage, promotable: bool, operation: Operation) 
         | (Stage::None, Op::Start { .. }) => Go,
         (Stage::Running, Op::Start { same: true, .. }) => Ignore,
         (Stage::Running, Op::Start { peer: true, .. }) if role == Role::Primary => Go,
+        (Stage::Running | Stage::Done, Op::Start { adopt: true, .. }) if role == Role::Primary => {
+            Go
+        }
         (Stage::Running, Op::Start { .. }) => {
             Refuse("the group runs already, with another role, generation or peer: stop it first")
         }
@@ -102,8 +107,8 @@ mod tests {
     use super::*;
     use Operation as Op;
 
-    const START_PEER: Op = Op::Start { peer: true, same: false };
-    const START_SOLO: Op = Op::Start { peer: false, same: false };
+    const START_PEER: Op = Op::Start { peer: true, same: false, adopt: false };
+    const START_SOLO: Op = Op::Start { peer: false, same: false, adopt: false };
 
     #[test]
     fn before_a_start_everything_but_start_is_refused() {
@@ -159,7 +164,7 @@ mod tests {
     #[test]
     fn a_second_start_is_fine_only_if_it_says_the_same() {
         for role in [Role::Primary, Role::Secondary] {
-            let same = Op::Start { peer: true, same: true };
+            let same = Op::Start { peer: true, same: true, adopt: false };
             assert_eq!(decide(role, Stage::Running, true, same), Verdict::Ignore);
         }
         assert!(matches!(

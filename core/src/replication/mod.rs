@@ -17,6 +17,8 @@
 //!     │    ├─ apply       save old content, sync, overwrite
 //!     │    ├─ record      begin-epoch N+1 makes record N
 //!     │    └─ view        what a consumer sees and writes
+//!     ├─ sessions     which of its consumers may write: durable numbers
+//!     ├─ reshape      volumes that join, leave, grow, while the group is not open
 //!     └─ Volume       a disk for consumers, bound to one generation
 //! ```
 
@@ -37,11 +39,13 @@ mod promoted;
 mod record;
 mod replica;
 mod report;
+pub mod reshape;
 mod resume;
 mod resync;
 mod secondary;
 mod serve;
 mod session;
+mod sessions;
 mod staging;
 mod status;
 mod store;

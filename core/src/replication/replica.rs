@@ -33,7 +33,7 @@ impl<H: Host> Replica<H> {
                 ),
             ));
         }
-        let label = Label { uuid, volume, size };
+        let label = Label { uuid, volume, size, grown_from: 0 };
         let file = dir.create("label", LABEL_LEN, Space::Written).await?;
         label.write(&file).await?;
         file.flush().await?;
@@ -41,15 +41,22 @@ impl<H: Host> Replica<H> {
         Ok(Self { label, disk, dir })
     }
 
-    /// Opens a replica; what was written before counts as durable after this.
+    /// Opens a replica; what was written before counts as durable after this. Finishes an expand
+    /// that was cut off.
     pub async fn open(dir: H::Dir) -> Result<Self> {
         let missing =
             |what: &str| Error::own(ErrorKind::Corrupt, format!("the replica has no {what} file"));
         let file = dir.open("label").await?.ok_or_else(|| missing("label"))?;
         file.flush().await?;
         let label = Label::read(&file).await?;
-        let disk = dir.open("disk").await?.ok_or_else(|| missing("disk"))?;
-        if disk.len() != label.size.next_multiple_of(CLUSTER) {
+        let mut disk = dir.open("disk").await?.ok_or_else(|| missing("disk"))?;
+        let wanted = label.size.next_multiple_of(CLUSTER);
+        if disk.len() < wanted && disk.len() == label.grown_from.next_multiple_of(CLUSTER) {
+            drop(disk);
+            dir.grow("disk", wanted).await?;
+            disk = dir.open("disk").await?.ok_or_else(|| missing("disk"))?;
+        }
+        if disk.len() != wanted {
             return Err(Error::own(
                 ErrorKind::Corrupt,
                 format!(
@@ -62,6 +69,38 @@ impl<H: Host> Replica<H> {
         }
         disk.flush().await?;
         Ok(Self { label, disk, dir })
+    }
+
+    /// Makes the replica in `dir`, which nobody has open, larger; the new space reads as zeroes.
+    ///
+    /// One step decides: the rename of the new label. All that follows from it, the length of the
+    /// disk, of active files, and what a group remembers, is brought up to it by whoever opens them.
+    pub async fn expand(dir: &H::Dir, size: u64) -> Result<()> {
+        // A label that was grown before has its disk now: only one step lies between them.
+        let Self { label, .. } = Self::open(dir.clone()).await?;
+        if size == label.size {
+            return Ok(());
+        }
+        if size < label.size || !size.is_multiple_of(SECTOR) || size > VOLUME_MAX {
+            return Err(Error::own(
+                ErrorKind::Invalid,
+                format!(
+                    "volume {} has {} bytes and can't get {size}: it never shrinks, and grows by multiples of {SECTOR} up to {VOLUME_MAX}",
+                    label.volume, label.size
+                ),
+            ));
+        }
+        // Whether the file system takes a file of that length shows before anything is decided.
+        for leftover in ["disk-trial", "label-grown"] {
+            dir.remove(leftover).await?;
+        }
+        drop(dir.create("disk-trial", size.next_multiple_of(CLUSTER), Space::Sparse).await?);
+        dir.remove("disk-trial").await?;
+        let grown = Label { size, grown_from: label.size, ..label };
+        let file = dir.create("label-grown", LABEL_LEN, Space::Written).await?;
+        grown.write(&file).await?;
+        drop(file);
+        dir.rename("label-grown", "label").await
     }
 
     /// Opens both pairs of active files, making those that are not there.
@@ -83,6 +122,13 @@ impl<H: Host> Replica<H> {
     async fn open_or_make(&self, name: &str, len: u64) -> Result<H::Disk> {
         match self.dir.open(name).await? {
             Some(file) if file.len() == len => Ok(file),
+            Some(file) if file.len() < len => {
+                // Of before an expand: what a consumer wrote stays, what is new is blank.
+                drop(file);
+                self.dir.grow(name, len).await?;
+                let grown = self.dir.open(name).await?;
+                grown.ok_or_else(|| Error::own(ErrorKind::Corrupt, format!("{name} is gone")))
+            }
             Some(file) => {
                 drop(file);
                 self.dir.remove(name).await?;

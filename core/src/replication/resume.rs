@@ -96,7 +96,8 @@ impl<H: Host> Group<H> {
             };
             (s.epoch, if anew { Checkpoint::default() } else { last }, s.policy.clone())
         };
-        let leg = Leg::new(&self.0.host, epoch, missing, &policy);
+        let lens = self.0.replicas.iter().map(|r| r.disk.len()).collect();
+        let leg = Leg::new(&self.0.host, epoch, lens, missing, &policy);
         *p.policy.borrow_mut() = policy;
         let peer = Peer::new(leg, intent, last);
         let spawn =
@@ -166,6 +167,7 @@ impl<H: Host> Group<H> {
             batches: Cell::default(),
             received: Cell::default(),
             recording: Cell::default(),
+            taking_over: Cell::default(),
             failed: RefCell::default(),
             error: RefCell::default(),
             session: RefCell::default(),

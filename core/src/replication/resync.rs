@@ -13,7 +13,7 @@ use super::primary::Primary;
 use crate::disk::{Disk, Host, Result};
 use crate::link::frame::Body;
 use crate::runtime::Buf;
-use crate::units::{ByteRange, VolumeIndex, usize_of};
+use crate::units::{ByteRange, CLUSTER, VolumeIndex, usize_of};
 
 /// The most bytes of one step.
 const STEP: u64 = 256 << 10;
@@ -69,7 +69,7 @@ async fn step<H: Host>(
         return Ok(true);
     }
     let _guard = volume.lock.lock(range).await;
-    for (part, allocated) in volume.local.allocation(range).await? {
+    for (part, allocated) in in_clusters(volume.local.allocation(range).await?) {
         if !allocated {
             if peer.leg.try_enter(v, part, || Body::Discard(v, part), 0).is_none() {
                 return Ok(false);
@@ -84,4 +84,80 @@ async fn step<H: Host>(
         }
     }
     Ok(true)
+}
+
+/// The same parts with their borders at clusters, for that is what missing is counted in: a cluster
+/// that is allocated in part counts as allocated.
+fn in_clusters(parts: Vec<(ByteRange, bool)>) -> Vec<(ByteRange, bool)> {
+    let mut out: Vec<(ByteRange, bool)> = Vec::with_capacity(parts.len());
+    let whole = |border: u64, up: bool| {
+        if up { border.next_multiple_of(CLUSTER) } else { border / CLUSTER * CLUSTER }
+    };
+    let (first, last) = (parts.first().map(|p| p.0.start), parts.last().map(|p| p.0.end));
+    for (part, allocated) in parts {
+        // What is allocated grows over its borders, what is not gives way.
+        let start =
+            if Some(part.start) == first { part.start } else { whole(part.start, !allocated) };
+        let end = if Some(part.end) == last { part.end } else { whole(part.end, allocated) };
+        let start = out.last().map_or(start, |(before, _)| start.max(before.end));
+        if start >= end {
+            continue;
+        }
+        let part = ByteRange::new(start, end);
+        match out.last_mut() {
+            Some((before, same)) if *same == allocated => before.end = part.end,
+            _ => out.push((part, allocated)),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_clusters;
+    use crate::units::ByteRange;
+
+    #[test]
+    fn a_cluster_that_is_allocated_in_part_counts_as_allocated() {
+        let r = ByteRange::new;
+        let parts = |list: &[(u64, u64, bool)]| {
+            list.iter().map(|(s, e, a)| (r(*s, *e), *a)).collect::<Vec<_>>()
+        };
+        for (given, wanted) in [
+            (parts(&[(0, 8192, true)]), parts(&[(0, 8192, true)])),
+            (
+                parts(&[(0, 4096, false), (4096, 8192, true)]),
+                parts(&[(0, 4096, false), (4096, 8192, true)]),
+            ),
+            (
+                parts(&[(0, 1024, true), (1024, 8192, false)]),
+                parts(&[(0, 4096, true), (4096, 8192, false)]),
+            ),
+            (
+                parts(&[(0, 5120, false), (5120, 12288, true)]),
+                parts(&[(0, 4096, false), (4096, 12288, true)]),
+            ),
+            (
+                parts(&[
+                    (0, 1024, true),
+                    (1024, 3072, false),
+                    (3072, 4096, true),
+                    (4096, 8192, false),
+                ]),
+                parts(&[(0, 4096, true), (4096, 8192, false)]),
+            ),
+            (
+                parts(&[(0, 1024, false), (1024, 2048, true), (2048, 12288, false)]),
+                parts(&[(0, 4096, true), (4096, 12288, false)]),
+            ),
+            // A volume's end need not be a cluster's.
+            (parts(&[(4096, 4608, true)]), parts(&[(4096, 4608, true)])),
+            (
+                parts(&[(0, 6144, false), (6144, 6656, true)]),
+                parts(&[(0, 4096, false), (4096, 6656, true)]),
+            ),
+        ] {
+            assert_eq!(in_clusters(given.clone()), wanted, "{given:?}");
+        }
+    }
 }

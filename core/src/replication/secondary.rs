@@ -48,6 +48,8 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) received: Cell<u64>,
     /// A record write is in flight.
     pub(crate) recording: Cell<bool>,
+    /// A hello is being answered: what it makes durable is on its way.
+    pub(crate) taking_over: Cell<bool>,
     /// The first error of this session; it applies nothing more.
     pub(crate) failed: RefCell<Option<String>>,
     /// The first error since the last record, for `get_error`.
@@ -132,7 +134,12 @@ impl<H: Host> Secondary<H> {
 
     /// Ends when nothing of the last session is under way any more.
     pub(crate) async fn quiet(&self) {
-        let calm = || self.staging.is_empty() && self.batches.get() == 0 && !self.recording.get();
+        let calm = || {
+            self.staging.is_empty()
+                && self.batches.get() == 0
+                && !self.recording.get()
+                && !self.taking_over.get()
+        };
         while !calm() {
             let a = self.staging.signal.wait();
             let b = self.changed.wait();
@@ -155,6 +162,25 @@ impl<H: Host> Secondary<H> {
         *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
         self.saving.set(false);
         self.last.set(super::status::Checkpoint::default());
+        Ok(())
+    }
+
+    /// Makes what these replicas have beyond the primary's end zeroes, so that both sides agree on it
+    /// once the primary grows. Behind a record that is so already: nobody writes there.
+    pub(crate) async fn clear_overhang(&self, primary: &crate::link::frame::Hello) -> Result<()> {
+        let (record, blank) = {
+            let s = self.store.state();
+            (s.record, s.blank)
+        };
+        if record != Epoch::NONE || blank {
+            return Ok(());
+        }
+        for (volume, (_, size)) in self.volumes.iter().zip(&primary.members) {
+            let (from, end) = (size.next_multiple_of(CLUSTER), volume.disk.len());
+            if from < end {
+                volume.disk.write_zeroes(ByteRange::new(from, end), true).await?;
+            }
+        }
         Ok(())
     }
 

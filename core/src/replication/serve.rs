@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use super::group::Group;
 use super::secondary::Secondary;
-use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello};
+use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello, check_sizes};
 use super::staging::{Item, Staged};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
 use crate::overlay::{Role, Stage};
-use crate::runtime::Stream;
-use crate::units::{Epoch, GroupId};
+use crate::runtime::{Address, Stream};
+use crate::units::GroupId;
 
 /// Serves one incoming link: reads its hello, finds the group that it names, applies its frames.
-/// Returns why it ended. What is wrong with the hello is told to the peer.
+/// `find` may refuse, and says why. Returns why it ended. What is wrong with the hello is told to the peer.
 pub async fn serve_link<H: Host>(
     host: &H,
     stream: H::Stream,
-    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+    find: impl FnOnce(&GroupId) -> Result<Group<H>, String>,
 ) -> LinkError {
     let window = Window::one_way();
     let sender = {
@@ -56,7 +56,7 @@ async fn talk<H: Host>(
     host: &H,
     window: &Window,
     stream: H::Stream,
-    find: impl FnOnce(&GroupId) -> Option<Group<H>>,
+    find: impl FnOnce(&GroupId) -> Result<Group<H>, String>,
 ) -> Result<std::convert::Infallible, LinkError> {
     let mut connection = Connection::new(host, stream.clone());
     let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
@@ -65,12 +65,7 @@ async fn talk<H: Host>(
             return Err(LinkError::Own(format!("a link begins with a hello, not with {other:?}")));
         }
     };
-    let group = find(&theirs.group).ok_or_else(|| {
-        LinkError::Own(format!(
-            "this engine has no group {}: start the secondary first",
-            theirs.group
-        ))
-    })?;
+    let group = find(&theirs.group).map_err(LinkError::Own)?;
     let s = group.secondary().ok_or_else(|| {
         LinkError::Own(format!(
             "group {} is not a running secondary here: start it as one first",
@@ -78,6 +73,7 @@ async fn talk<H: Host>(
         ))
     })?;
     check_hello(&hello(&s), &theirs).map_err(LinkError::Own)?;
+    check_sizes(&theirs, &hello(&s)).map_err(LinkError::Own)?;
     check_epochs(&hello(&s), &theirs).map_err(LinkError::Own)?;
     if s.store.state().inbound {
         return Err(LinkError::Own(format!(
@@ -85,7 +81,7 @@ async fn talk<H: Host>(
             theirs.group
         )));
     }
-    let blank = take_over(&s, &stream, theirs.anew, theirs.epoch).await?;
+    let blank = take_over(&s, &stream, &theirs).await?;
     let ours = Hello { blank, ..hello(&s) };
     s.adopt_epoch(ours.epoch.max(theirs.epoch));
     window.push(Body::Hello(Box::new(ours)), true);
@@ -129,8 +125,7 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
 async fn take_over<H: Host>(
     s: &Rc<Secondary<H>>,
     stream: &H::Stream,
-    anew: bool,
-    epoch: Epoch,
+    theirs: &Hello,
 ) -> Result<bool, LinkError> {
     s.cut();
     let turn = s.sessions.get();
@@ -140,20 +135,9 @@ async fn take_over<H: Host>(
     if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
-    if anew {
-        s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
-    }
-    // Only this first session is told so: it may write, and then it is no longer true. The epoch
-    // that both will agree on is durable before a log carries it.
-    let blank = s.store.state().blank;
-    let open = s.open_epoch.get().max(epoch);
-    s.store
-        .update(|g| {
-            g.blank = false;
-            g.epoch = g.epoch.max(open);
-        })
-        .await
-        .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    let settling = Settling::begin(s);
+    let blank = settle(s, theirs).await?;
+    drop(settling);
     if s.sessions.get() != turn || s.ended.get() {
         return Err(LinkError::Own("a newer session took over".into()));
     }
@@ -162,6 +146,46 @@ async fn take_over<H: Host>(
     s.received.set(0);
     s.progress.borrow_mut().clear();
     s.changed.notify();
+    Ok(blank)
+}
+
+/// While it lives, a hello is being answered; also when that is given up half-way.
+struct Settling<H: Host>(Rc<Secondary<H>>);
+
+impl<H: Host> Settling<H> {
+    fn begin(s: &Rc<Secondary<H>>) -> Self {
+        s.taking_over.set(true);
+        Self(s.clone())
+    }
+}
+
+impl<H: Host> Drop for Settling<H> {
+    fn drop(&mut self) {
+        self.0.taking_over.set(false);
+        self.0.changed.notify();
+    }
+}
+
+/// Makes durable what the hello decides. A promotion, or a newer hello, waits until it has.
+async fn settle<H: Host>(
+    s: &Rc<Secondary<H>>,
+    theirs: &Hello,
+) -> Result<bool, LinkError> {
+    if theirs.anew {
+        s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+    }
+    s.clear_overhang(theirs).await.map_err(|e| LinkError::Own(e.to_string()))?;
+    // Only this first session is told so: it may write, and then it is no longer true. The epoch
+    // that both will agree on is durable before a log carries it.
+    let blank = s.store.state().blank;
+    let open = s.open_epoch.get().max(theirs.epoch);
+    s.store
+        .update(|g| {
+            g.blank = false;
+            g.epoch = g.epoch.max(open);
+        })
+        .await
+        .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     Ok(blank)
 }
 
@@ -219,6 +243,12 @@ async fn receive<H: Host>(
 }
 
 impl<H: Host> Group<H> {
+    /// The node whose links alone are taken, if the start named one.
+    pub fn peer_node(&self) -> Option<String> {
+        let address = self.state().peer_address.clone()?;
+        address.parse::<Address>().ok()?.node().map(str::to_owned)
+    }
+
     /// The running secondary, if this is one.
     pub(crate) fn secondary(&self) -> Option<Rc<Secondary<H>>> {
         let state = self.state();

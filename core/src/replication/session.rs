@@ -102,6 +102,7 @@ async fn talk<H: Host>(
         }
     };
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
+    check_sizes(&ours, &theirs).map_err(LinkError::Own)?;
     check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
     if ours.anew && theirs.record != Epoch::NONE {
@@ -109,6 +110,7 @@ async fn talk<H: Host>(
             "the peer kept its checkpoint, but nothing is known of what it holds".into(),
         ));
     }
+    check_record(theirs.record, peer.last.get().epoch).map_err(LinkError::Own)?;
     if theirs.record == Epoch::NONE {
         lacks_all(p, peer, theirs.blank).await?;
     }
@@ -174,7 +176,8 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
             ours.group
         ));
     }
-    if ours.members != theirs.members {
+    let names = |h: &Hello| h.members.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+    if names(ours) != names(theirs) {
         let of = |h: &Hello| {
             h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ")
         };
@@ -184,6 +187,21 @@ pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
             of(theirs),
             of(ours)
         ));
+    }
+    Ok(())
+}
+
+/// Whether all that the primary may write fits on the secondary; says what does not. A secondary
+/// may be larger, for it is expanded first: what it has beyond the primary's end reads as zeroes.
+pub(crate) fn check_sizes(primary: &Hello, secondary: &Hello) -> Result<(), String> {
+    let pairs = primary.members.iter().zip(&secondary.members);
+    for ((volume, has), (_, fits)) in pairs {
+        if has > fits {
+            return Err(format!(
+                "group {}: volume {volume} has {has} bytes on the primary and only {fits} on the secondary: expand the secondary's replica first",
+                primary.group
+            ));
+        }
     }
     Ok(())
 }
@@ -203,6 +221,18 @@ pub(crate) fn check_epochs(ours: &Hello, theirs: &Hello) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// A peer that is behind what was complete there holds an older copy: the marks here say nothing
+/// about what it lacks. One with no checkpoint at all gets everything anew.
+fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String> {
+    if theirs == Epoch::NONE || theirs >= reported {
+        return Ok(());
+    }
+    Err(format!(
+        "the peer says checkpoint {theirs}, but {reported} was complete there: its pool is an older \
+         copy. Delete its replica, so that it gets everything anew"
+    ))
 }
 
 /// The peer has no checkpoint: it lacks everything; of a replica just made only what is allocated.
@@ -286,5 +316,19 @@ async fn receive<H: Host>(
 pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<Epoch>) {
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_record;
+    use crate::units::Epoch;
+
+    #[test]
+    fn a_peer_that_went_back_behind_a_complete_checkpoint_is_refused() {
+        assert!(check_record(Epoch(4), Epoch(5)).unwrap_err().contains("older"));
+        for theirs in [Epoch::NONE, Epoch(5), Epoch(6)] {
+            assert_eq!(check_record(theirs, Epoch(5)), Ok(()));
+        }
     }
 }

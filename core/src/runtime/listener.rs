@@ -1,7 +1,7 @@
 //! A listening socket, TCP or Unix.
 //!
 //! ```text
-//!   bind(address) ──► accept() ──► SocketStream     on the shard that bound it
+//!   bind(address) ──► accept() ──► ShardStream     on the shard that bound it
 //! ```
 
 use std::io;
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::op::{Fd, Op};
-use super::{Address, ShardEnv, SocketStream};
+use super::{Address, ShardEnv, ShardStream};
 
 /// A listening socket. Clones are the same one.
 #[derive(Clone)]
@@ -43,11 +43,11 @@ impl Listener {
                 let listener = bind_unix(path).map_err(named)?;
                 (listener.into(), address.clone())
             }
-            Address::Tcp(host) => {
+            Address::Tcp(host) | Address::Tls { host_port: host, .. } => {
                 let all = super::socket::look_up(env, host).await.map_err(named)?;
                 let listener = TcpListener::bind(&*all).map_err(named)?;
                 let bound = listener.local_addr().map_err(named)?;
-                (listener.into(), Address::Tcp(bound.to_string()))
+                (listener.into(), address.with_host_port(bound.to_string()))
             }
         };
         rustix::io::ioctl_fionbio(&fd, true)?;
@@ -61,7 +61,7 @@ impl Listener {
 
     /// The next connection. An error is one of this process (too many open files): wait and try
     /// again. At most one call at a time.
-    pub async fn accept(&self) -> io::Result<SocketStream> {
+    pub async fn accept(&self) -> io::Result<ShardStream> {
         loop {
             match accept_with(&*self.fd, SocketFlags::CLOEXEC) {
                 Ok(fd) => return self.env.adopt(fd),

@@ -12,12 +12,14 @@
 //!
 //!   Shard           a thread that provides all this: ShardEnv implements Env
 //!    ├─ Tasks, timers, Remote (inbox of other threads)
-//!    └─ Reactor: requests under way ── ring | threads
+//!    ├─ Reactor: requests under way ── ring | threads
+//!    └─ ShardStream: a socket, or TLS over one
 //! ```
 //!
 //! Nothing here is `Send`: a group with all its volumes lives on exactly one thread, so its code
 //! needs neither locks nor atomics.
 
+mod address;
 mod arena;
 mod buf;
 mod listener;
@@ -32,13 +34,16 @@ mod shard;
 mod signal;
 mod socket;
 mod spin;
+mod stream;
 mod tasks;
 mod threads;
 mod timers;
+mod tls;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use address::Address;
 pub use buf::{BUF_MAX, Buf, Data};
 pub use listener::Listener;
 pub use outbox::Outbox;
@@ -46,7 +51,9 @@ pub use reader::Reader;
 pub use shard::{Io, IoChoice, Shard, ShardConfig, ShardEnv, ShardGone, ShardHandle, block_on};
 pub use signal::Signal;
 pub use socket::SocketStream;
+pub use stream::{Parcel, ShardStream};
 pub use tasks::{Task, Tasks, yield_now};
+pub use tls::TlsStream;
 
 pub(crate) use op::{Fd, Op};
 pub(crate) use reactor::Reactor;
@@ -77,44 +84,6 @@ impl Mono {
 /// A point in time for people: since the Unix epoch. Shown, never decided upon.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Wall(pub Duration);
-
-/// Where the far end of a stream is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Address {
-    /// `tcp:HOST:PORT`.
-    Tcp(String),
-    /// `unix:PATH`.
-    Unix(std::path::PathBuf),
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(hp) => write!(f, "tcp:{hp}"),
-            Self::Unix(p) => write!(f, "unix:{}", p.display()),
-        }
-    }
-}
-
-impl std::str::FromStr for Address {
-    type Err = crate::units::ParseError;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        if let Some(p) = s.strip_prefix("unix:") {
-            if !p.is_empty() {
-                return Ok(Self::Unix(p.into()));
-            }
-        } else if let Some(hp) = s.strip_prefix("tcp:")
-            && hp.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok())
-        {
-            return Ok(Self::Tcp(hp.to_owned()));
-        }
-        Err(crate::units::ParseError(format!(
-            "'{}' is no address: write tcp:HOST:PORT or unix:PATH",
-            s.escape_debug().take(200).collect::<String>()
-        )))
-    }
-}
 
 /// What a shard, or the simulator in its place, provides.
 pub trait Env: Clone + 'static {
@@ -148,6 +117,27 @@ pub trait Env: Clone + 'static {
 
     /// Connects to a peer. Has no timeout of its own: wrap it in [`timeout`].
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
+
+    /// As [`connect`](Self::connect), but in plaintext whatever the address says: for protocols
+    /// that become TLS later, by [`start_tls`](Self::start_tls).
+    fn connect_plain(
+        &self,
+        to: &Address,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + 'static {
+        self.connect(to)
+    }
+
+    /// The client's TLS handshake, for NBD, over a stream in plaintext: at its far end must be the
+    /// engine that the address names.
+    fn start_tls(
+        &self,
+        stream: Self::Stream,
+        to: &Address,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + 'static {
+        drop(stream);
+        let text = format!("{to}: there is no TLS here");
+        std::future::ready(Err(io::Error::new(io::ErrorKind::Unsupported, text)))
+    }
 }
 
 /// An ordered, reliable stream of bytes. At most one `recv` and one `send` are in flight.

@@ -63,6 +63,10 @@ pub struct ShardConfig {
     pub io: IoChoice,
     /// How long it may look for answers before it sleeps, when requests are fast; zero for never.
     pub spin: Duration,
+    /// What it proves itself with; without, it has no TLS.
+    pub tls: Option<crate::tls::Tls>,
+    /// Whether it may connect to `tcp:` addresses.
+    pub plaintext: bool,
 }
 
 impl Default for ShardConfig {
@@ -73,7 +77,7 @@ impl Default for ShardConfig {
             Ok("ring") => IoChoice::Ring,
             _ => IoChoice::Probe,
         };
-        Self { io, spin: Duration::from_micros(50) }
+        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true }
     }
 }
 
@@ -91,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) reactor: Rc<Reactor>,
     random: RefCell<Vec<u64>>,
+    pub(super) tls: Option<crate::tls::Tls>,
+    pub(super) plaintext: bool,
 }
 
 impl std::fmt::Debug for ShardEnv {
@@ -107,6 +113,8 @@ impl ShardEnv {
             timers: Timers::default(),
             reactor: Rc::new(Reactor::new(config.io, remote)?),
             random: RefCell::default(),
+            tls: config.tls.clone(),
+            plaintext: config.plaintext,
         })))
     }
 
@@ -184,7 +192,7 @@ impl ShardEnv {
 }
 
 impl super::Env for ShardEnv {
-    type Stream = super::SocketStream;
+    type Stream = super::ShardStream;
 
     fn now(&self) -> Mono {
         boot_clock()
@@ -210,8 +218,23 @@ impl super::Env for ShardEnv {
     fn connect(
         &self,
         to: &super::Address,
-    ) -> impl Future<Output = io::Result<super::SocketStream>> + 'static {
-        super::socket::connect(self.clone(), to.clone())
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::connect(self.clone(), to.clone())
+    }
+
+    fn connect_plain(
+        &self,
+        to: &super::Address,
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::connect_plain(self.clone(), to.clone())
+    }
+
+    fn start_tls(
+        &self,
+        stream: super::ShardStream,
+        to: &super::Address,
+    ) -> impl Future<Output = io::Result<super::ShardStream>> + 'static {
+        super::stream::start_tls(self.clone(), stream, crate::tls::Door::Nbd, to.clone())
     }
 }
 

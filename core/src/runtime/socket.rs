@@ -15,8 +15,8 @@ use futures::future::Either;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect as start_connect,
-    shutdown, socket_with, sockopt,
+    AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    connect as start_connect, send, shutdown, socket_with, sockopt,
 };
 
 use super::op::{Fd, Op};
@@ -38,11 +38,11 @@ impl std::fmt::Debug for SocketStream {
     }
 }
 
-impl ShardEnv {
+impl SocketStream {
     /// A connected socket that was made elsewhere, from now on served by this shard.
     ///
     /// An error if it is no stream socket.
-    pub fn adopt(&self, fd: OwnedFd) -> io::Result<SocketStream> {
+    pub(super) fn adopt(env: &ShardEnv, fd: OwnedFd) -> io::Result<Self> {
         if sockopt::socket_type(&fd)? != SocketType::STREAM {
             let what = "only a connected stream socket can be a stream";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -54,7 +54,19 @@ impl ShardEnv {
         if flags.contains(OFlags::NONBLOCK) {
             rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
         }
-        Ok(SocketStream(Rc::new(Socket { fd: Fd::new(fd), reactor: self.0.reactor.clone() })))
+        Ok(Self(Rc::new(Socket { fd: Fd::new(fd), reactor: env.0.reactor.clone() })))
+    }
+
+    /// Another descriptor of the same socket: the registration of this one belongs to its shard.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(&*self.0.fd, 0)?)
+    }
+
+    /// Sends last words, if there is room for them: whether they arrive does not matter.
+    pub(super) fn try_send(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let _ = send(&*self.0.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
     }
 }
 
@@ -101,7 +113,8 @@ impl Drop for Socket {
     }
 }
 
-/// Connects; a host name is looked up on another thread and its addresses are tried in order.
+/// Connects, without a word said yet; a host name is looked up on another thread and its addresses
+/// are tried in order.
 pub(crate) async fn connect(env: ShardEnv, to: Address) -> io::Result<SocketStream> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("can't connect to {to}: {e}"));
     match &to {
@@ -111,7 +124,7 @@ pub(crate) async fn connect(env: ShardEnv, to: Address) -> io::Result<SocketStre
             let fd = new_socket(AddressFamily::UNIX).map_err(named)?;
             loop {
                 match start_connect(&fd, &address) {
-                    Ok(()) => return env.adopt(fd),
+                    Ok(()) => return SocketStream::adopt(&env, fd),
                     Err(Errno::AGAIN) => {
                         super::Env::sleep(&env, std::time::Duration::from_millis(5)).await;
                     }
@@ -119,7 +132,7 @@ pub(crate) async fn connect(env: ShardEnv, to: Address) -> io::Result<SocketStre
                 }
             }
         }
-        Address::Tcp(host) => {
+        Address::Tcp(host) | Address::Tls { host_port: host, .. } => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
             for address in look_up(&env, host).await.map_err(named)? {
                 match connect_tcp(&env, &address).await {
@@ -145,7 +158,7 @@ async fn connect_tcp(env: &ShardEnv, address: &SocketAddr) -> io::Result<SocketS
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = new_socket(family)?;
     match start_connect(&fd, address) {
-        Ok(()) => return env.adopt(fd),
+        Ok(()) => return SocketStream::adopt(env, fd),
         Err(Errno::INPROGRESS) => {}
         Err(e) => return Err(e.into()),
     }
@@ -153,7 +166,7 @@ async fn connect_tcp(env: &ShardEnv, address: &SocketAddr) -> io::Result<SocketS
     env.0.reactor.submit(&fd, Op::Poll { write: true }, 0).await.1?;
     sockopt::socket_error(&*fd)??;
     // A new descriptor: the registration of this one belongs to the connecting.
-    env.adopt(rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?)
+    SocketStream::adopt(env, rustix::io::fcntl_dupfd_cloexec(&*fd, 0)?)
 }
 
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {

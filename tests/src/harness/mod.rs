@@ -1,6 +1,7 @@
 //! What every test of processes needs: children that cannot outlive us, an NBD client, tools.
 
 pub mod attach;
+pub mod certs;
 pub mod engine;
 pub mod engines;
 pub mod nbd;

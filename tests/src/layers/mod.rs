@@ -1,7 +1,7 @@
 //! Who may import what, and the check of it.
 //!
 //! ```text
-//!   core:   engine → attach → nbd → replication → {overlay, link} → disk → runtime → units
+//!   core:   engine → attach → nbd → replication → {overlay, link} → disk → runtime → tls → units
 //!           what stands side by side in braces does not know each other
 //!   csi, operator   see of core:  engine::{client, api, proto}, engine::attach::{client, api, proto},
 //!                                 units, runtime::Address
@@ -16,15 +16,19 @@ use std::path::Path;
 /// Each layer of core and what it may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
-    ("runtime", &["units"]),
+    ("tls", &["units"]),
+    ("runtime", &["tls", "units"]),
     ("disk", &["runtime", "units"]),
     ("overlay", &["disk", "runtime", "units"]),
     ("link", &["disk", "runtime", "units"]),
     ("replication", &["overlay", "link", "disk", "runtime", "units"]),
-    ("nbd", &["replication", "overlay", "link", "disk", "runtime", "units"]),
+    ("nbd", &["replication", "overlay", "link", "disk", "runtime", "tls", "units"]),
     // A device is a client of an engine, whichever node that is on.
-    ("attach", &["nbd", "disk", "runtime", "units"]),
-    ("engine", &["attach", "nbd", "replication", "overlay", "link", "disk", "runtime", "units"]),
+    ("attach", &["nbd", "disk", "runtime", "tls", "units"]),
+    (
+        "engine",
+        &["attach", "nbd", "replication", "overlay", "link", "disk", "runtime", "tls", "units"],
+    ),
     // The simulator stands in for what lies under replication and drives what lies above it.
     ("sim", &["nbd", "replication", "overlay", "link", "disk", "runtime", "units"]),
 ];

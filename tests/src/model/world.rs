@@ -105,7 +105,10 @@ impl Side {
                 let stream = listener.accept().await;
                 let (h, g) = (host.clone(), group.clone());
                 host.spawn("model serve link", async move {
-                    serve_link(&h, stream, |id| (id.as_str() == "g").then_some(g)).await;
+                    serve_link(&h, stream, |id| {
+                        (id.as_str() == "g").then_some(g).ok_or_else(|| "no group".to_owned())
+                    })
+                    .await;
                 });
             }
         });
@@ -116,7 +119,7 @@ impl Side {
 /// How to start a role.
 pub(super) fn spec(role: Role, peer: usize, generation: Generation, policy: &Policy) -> StartSpec {
     let peer = (role == Role::Primary).then(|| address(peer));
-    StartSpec { generation, role, peer, policy: policy.clone(), inbound: false }
+    StartSpec { generation, role, peer, policy: policy.clone(), inbound: false, adopt: false }
 }
 
 /// All of a disk.

@@ -14,9 +14,11 @@ const FILE_MAX: u64 = 64 << 10;
 pub(super) struct File {
     pub(super) pool: Option<PathBuf>,
     pub(super) node: Option<String>,
-    pub(super) api: Option<String>,
+    pub(super) api: Option<Vec<String>>,
     pub(super) nbd: Option<Vec<String>>,
     pub(super) link: Option<String>,
+    pub(super) tls: Option<PathBuf>,
+    pub(super) insecure_plaintext: Option<bool>,
     pub(super) shards: Option<usize>,
     pub(super) io: Option<String>,
     pub(super) log_format: Option<String>,

@@ -14,9 +14,10 @@ EXAMPLE, an engine for trying it out, everything below one directory:
 EXAMPLE FILE:
     pool: /var/lib/understudy
     node: node-a
-    api: unix:/run/understudy/api.sock
-    nbd: [\"unix:/run/understudy/nbd.sock\", \"tcp:127.0.0.1:10809\"]
-    link: tcp:0.0.0.0:7001
+    api: [\"unix:/run/understudy/api.sock\", \"tls:0.0.0.0:7460\"]
+    nbd: [\"unix:/run/understudy/nbd.sock\", \"tls:0.0.0.0:7461\"]
+    link: tls:0.0.0.0:7462
+    tls: /run/understudy/tls
     shards: 2
     io: auto
     logFormat: json
@@ -32,29 +33,41 @@ EXAMPLE FILE:
 /// The data-plane daemon of a node: keeps replicas in a pool, serves them over NBD, and replicates
 /// them to the engine of another node.
 ///
-/// An ADDRESS is unix:PATH or tcp:HOST:PORT. SIGTERM and SIGINT end it cleanly, a second one at once;
-/// started again, it finds its replicas and goes on.
+/// An ADDRESS is unix:PATH, tls:HOST:PORT (both ends prove themselves with certificates: --tls) or
+/// tcp:HOST:PORT (plaintext: --insecure-plaintext). SIGTERM and SIGINT end it cleanly, a second one at
+/// once; started again, it finds its replicas and goes on.
 #[derive(Parser, Clone, Debug, Default)]
-#[command(name = "understudyd", version, after_help = EXAMPLE)]
+#[command(name = "understudyd", version, after_help = EXAMPLE, args_conflicts_with_subcommands = true)]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// A YAML file with the keys below; flags win over it.
     #[arg(long, value_name = "FILE", env = "UNDERSTUDYD_CONFIG")]
     pub config: Option<PathBuf>,
     /// The directory that holds the replicas; must exist. An empty one becomes a new pool.
     #[arg(long, value_name = "DIRECTORY")]
     pub pool: Option<PathBuf>,
-    /// The node's name, for logs [default: the host's name].
+    /// The node's name: in logs, and what the certificate must be of [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Where the engine API is served.
+    /// Where the engine API is served; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
-    pub api: Option<String>,
+    pub api: Vec<String>,
     /// Where volumes are served over NBD; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub nbd: Vec<String>,
     /// Where links of primaries are taken; without it, this engine holds no secondaries.
     #[arg(long, value_name = "ADDRESS")]
     pub link: Option<String>,
+    /// The directory of ca.crt, tls.crt and tls.key, in PEM; read again when they change. The
+    /// certificate names spiffe://understudy.dev/engine/NODE. Absent files are waited for, two minutes.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub tls: Option<PathBuf>,
+    /// Allows tcp: addresses, of this engine and of peers. Gives up everything on the network: whoever
+    /// can reach a port reads, changes and deletes volumes, and whoever is on the way does so unseen.
+    #[arg(long)]
+    pub insecure_plaintext: bool,
     /// Data-plane threads [default: a quarter of the processors, 1 to 4].
     #[arg(long, value_name = "N")]
     pub shards: Option<usize>,
@@ -67,4 +80,25 @@ pub struct Flags {
     /// error, warn, info, debug or trace, or directives per module [default: info].
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+}
+
+/// What to do instead of serving.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Asks a running engine whether it serves: one line, exit status 0 if it does, else 1.
+    Health(Health),
+}
+
+/// Whom to ask.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Health {
+    /// Where its API is: unix:PATH, or tls:NODE@HOST:PORT with --tls.
+    #[arg(long, value_name = "ADDRESS")]
+    pub api: String,
+    /// The directory of ca.crt, tls.crt and tls.key to prove oneself with.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub tls: Option<PathBuf>,
+    /// How long the answer may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub timeout: u64,
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   flags ──┐
-//!   file  ──┼─► Config { pool, node, api, nbd, link, shards, io, log, limits }
+//!   file  ──┼─► Config { pool, node, api, nbd, link, tls, shards, io, log, limits }
 //!   defaults┘
 //! ```
 //!
@@ -11,7 +11,7 @@
 mod file;
 mod flags;
 
-pub use flags::Flags;
+pub use flags::{Command, Flags, Health};
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -26,12 +26,16 @@ pub struct Config {
     pub pool: PathBuf,
     /// The node's name, in every log line.
     pub node: String,
-    /// Where the engine API is served.
-    pub api: Address,
+    /// Where the engine API is served; not empty.
+    pub api: Vec<Address>,
     /// Where NBD is served; may be empty.
     pub nbd: Vec<Address>,
     /// Where links of primaries are taken; `None`: this engine holds no secondaries.
     pub link: Option<Address>,
+    /// Where the certificates are.
+    pub tls: Option<PathBuf>,
+    /// Whether `tcp:` addresses are allowed: plaintext.
+    pub insecure_plaintext: bool,
     /// How many data-plane threads there are.
     pub shards: usize,
     /// How they reach disks and sockets.
@@ -184,7 +188,11 @@ impl Config {
             )
         };
         let pool = flags.pool.or(file.pool).ok_or_else(|| missing("pool", "DIRECTORY"))?;
-        let api = flags.api.or(file.api).ok_or_else(|| missing("api", "unix:PATH"))?;
+        let api = if flags.api.is_empty() { file.api.unwrap_or_default() } else { flags.api };
+        if api.is_empty() {
+            return Err(missing("api", "unix:PATH"));
+        }
+        let api = api.iter().map(|a| address("api", a)).collect::<Result<Vec<_>, _>>()?;
         let link = flags.link.or(file.link).map(|a| address("link", &a)).transpose()?;
         let nbd = if flags.nbd.is_empty() { file.nbd.unwrap_or_default() } else { flags.nbd };
         let nbd = nbd.iter().map(|a| address("nbd", a)).collect::<Result<Vec<_>, _>>()?;
@@ -195,9 +203,12 @@ impl Config {
         let config = Self {
             pool,
             node: flags.node.or(file.node).unwrap_or_else(host_name),
-            api: address("api", &api)?,
+            api,
             nbd,
             link,
+            tls: flags.tls.or(file.tls),
+            insecure_plaintext: flags.insecure_plaintext
+                || file.insecure_plaintext.unwrap_or_default(),
             shards: flags.shards.or(file.shards).unwrap_or_else(default_shards),
             io: enumeration("io", flags.io.or(file.io))?,
             log,
@@ -211,12 +222,18 @@ impl Config {
         if !(1..=64).contains(&self.shards) {
             return Err(ConfigError::value("shards", format!("{}: use 1 to 64", self.shards)));
         }
-        let mut seen = vec![&self.api];
-        for (key, a) in
-            self.nbd.iter().map(|a| ("nbd", a)).chain(self.link.iter().map(|a| ("link", a)))
-        {
+        if self.tls.is_some() && !crate::units::is_node(&self.node) {
+            let problem = format!(
+                "'{}' can stand in no certificate: use 1 to 253 of a-z A-Z 0-9 . _ -",
+                self.node
+            );
+            return Err(ConfigError::value("node", problem));
+        }
+        let mut seen = Vec::new();
+        for (key, a) in self.listeners() {
+            self.check_secure(a).map_err(|problem| ConfigError::value(key, problem))?;
             // Port 0 takes any free port, each time another.
-            let any_port = matches!(a, Address::Tcp(t) if t.ends_with(":0"));
+            let any_port = a.host_port().is_some_and(|t| t.ends_with(":0"));
             if !any_port && seen.contains(&a) {
                 return Err(ConfigError::value(
                     key,
@@ -243,6 +260,31 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// All addresses to listen at, with their keys.
+    fn listeners(&self) -> impl Iterator<Item = (&'static str, &Address)> {
+        let api = self.api.iter().map(|a| ("api", a));
+        let nbd = self.nbd.iter().map(|a| ("nbd", a));
+        api.chain(nbd).chain(self.link.iter().map(|a| ("link", a)))
+    }
+
+    fn check_secure(&self, a: &Address) -> Result<(), String> {
+        match a {
+            Address::Tcp(at) if !self.insecure_plaintext => Err(format!(
+                "{a} is plaintext, and whoever reaches it is served: use tls:{at} with --tls \
+                 DIRECTORY, or a unix: socket; for a trial, pass --insecure-plaintext (insecurePlaintext)"
+            )),
+            Address::Tls { node: Some(_), host_port } => {
+                Err(format!("{a} names a node, a listener is of its own: write tls:{host_port}"))
+            }
+            Address::Tls { .. } if self.tls.is_none() => Err(format!(
+                "{a} needs certificates: pass --tls DIRECTORY with ca.crt, tls.crt and tls.key"
+            )),
+            Address::Tcp(_) | Address::Tls { .. } | Address::Unix(_) => Ok(()),
+        }
     }
 }
 

@@ -61,10 +61,6 @@ impl TryFrom<proto::StartRequest> for Start {
             "" => None,
             text => Some(parse("peer_address", text)?),
         };
-        if role == Role::Secondary && peer.is_some() {
-            let problem = "a secondary is called by its primary: leave it empty here";
-            return Err(Invalid::new("peer_address", problem));
-        }
         if role == Role::Primary && r.inbound {
             let problem = "only a secondary takes an NBD client's writes: leave it false here";
             return Err(Invalid::new("inbound", problem));
@@ -263,7 +259,7 @@ mod tests {
             ("members[0].size_bytes", |r| r.members[0].size_bytes = 1000),
             ("members[0].size_bytes", |r| r.members[0].size_bytes = u64::MAX),
             ("peer_address", |r| r.peer_address = "10.0.0.2:7001".into()),
-            ("peer_address", |r| r.role = proto::Role::Secondary.into()),
+            ("peer_address", |r| r.peer_address = "tls:a/b@10.0.0.2:7001".into()),
             ("inbound", |r| r.inbound = true),
             ("policy.window_bytes", |r| {
                 r.policy = Some(proto::Policy { window_bytes: 1, ..Default::default() });

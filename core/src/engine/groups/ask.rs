@@ -1,7 +1,9 @@
 //! What a group is asked, in replication's words.
 
 use super::find;
-use crate::engine::api::{Epoch, Failover, Generation, GroupId, Mode, Policy, Role, Stage, Start};
+use crate::engine::api::{
+    Epoch, Failover, Generation, GroupId, Mode, Policy, Refusal, Role, Start, VolumeId,
+};
 use crate::engine::error::EngineError;
 use crate::overlay;
 use crate::replication::{FailoverSpec, StartSpec};
@@ -16,8 +18,9 @@ pub(in crate::engine) async fn start(_env: ShardEnv, start: Start) -> Result<(),
             Role::Secondary => overlay::Role::Secondary,
         },
         peer: start.peer,
-        policy: policy(&start.policy),
+        policy: policy_of(&start.policy),
         inbound: start.inbound,
+        adopt: start.adopt,
     };
     Ok(local.group.start(spec).await?)
 }
@@ -27,7 +30,7 @@ pub(in crate::engine) async fn set_policy(
     generation: Generation,
     wanted: Policy,
 ) -> Result<(), EngineError> {
-    Ok(find(&group)?.group.set_policy(generation, policy(&wanted)).await?)
+    Ok(find(&group)?.group.set_policy(generation, policy_of(&wanted)).await?)
 }
 
 pub(in crate::engine) async fn checkpoint(
@@ -58,13 +61,42 @@ pub(in crate::engine) fn get_error(
     Ok(find(group)?.group.get_error(generation)?)
 }
 
-/// Where the group is in the seed's states.
-pub(in crate::engine) fn stage(group: &GroupId) -> Result<Stage, EngineError> {
-    Ok(super::status::stage_of(&find(group)?.group.status()))
+/// What the group remembers.
+pub(in crate::engine) fn state(group: &GroupId) -> Result<overlay::GroupState, EngineError> {
+    Ok(find(group)?.group.durable())
+}
+
+/// Gives out a session of a volume.
+pub(in crate::engine) async fn open_session(
+    group: GroupId,
+    volume: VolumeId,
+    generation: Generation,
+) -> Result<u64, EngineError> {
+    let local = find(&group)?;
+    let index = local.index_of(&volume)?;
+    let served = local.group.durable().generation;
+    if generation.number > served.number {
+        let text = format!(
+            "volume {volume} is of generation {served} here, not yet of {generation}: try again"
+        );
+        return Err(EngineError::new(Refusal::Unavailable, text));
+    }
+    Ok(local.group.issue_session(index, generation).await?)
+}
+
+/// Ends a session of a volume.
+pub(in crate::engine) fn close_session(
+    group: &GroupId,
+    volume: &VolumeId,
+    session: u64,
+) -> Result<(), EngineError> {
+    let local = find(group)?;
+    local.hall.close_session(local.index_of(volume)?, session);
+    Ok(())
 }
 
 /// The policy with replication's defaults where none was given.
-fn policy(wanted: &Policy) -> overlay::Policy {
+pub(in crate::engine) fn policy_of(wanted: &Policy) -> overlay::Policy {
     let default = overlay::Policy::default();
     overlay::Policy {
         mode: match wanted.mode {

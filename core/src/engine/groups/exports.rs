@@ -1,79 +1,78 @@
-//! What NBD clients may open: names `VOLUME/KIND@GENERATION`.
+//! What NBD clients may open: names `VOLUME/KIND@GENERATION`, with `#SESSION` for a consumer.
 //!
 //! ```text
-//!   LIST ─► offers of all groups        OPEN name ─┬─ names what is offered now ─► the volume
-//!                                                  └─ anything else ─► refused, saying what there is
-//!   role, stage or generation changes ─► connections to what is no longer offered are cut
+//!   LIST ─► offers of all groups        OPEN name ─┬─ may be opened now (admission) ─► a seat
+//!                                                  └─ anything else ─► refused, saying why
+//!   role, stage, generation or session changes ─► connections to what is no longer offered are cut
 //! ```
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-
+use super::admission::{Offer, choose, nowhere};
+use super::seats::{Hall, Place};
 use super::served::Served;
 use super::status::kind_of;
 use super::{Local, all};
-use crate::engine::api::{ByteLen, ExportKind, VolumeId};
-use crate::nbd::{Catalog, Export, ExportInfo, Refusal, Revocation};
+use crate::engine::api::ExportKind;
+use crate::nbd::{Catalog, Export, ExportInfo, Refusal};
+use crate::overlay::GroupState;
 use crate::units::VolumeIndex;
 
-const KINDS: [ExportKind; 4] =
+pub(super) const KINDS: [ExportKind; 4] =
     [ExportKind::Primary, ExportKind::View, ExportKind::Secondary, ExportKind::Inbound];
 
-/// The switches of a group's exports that somebody has open.
-#[derive(Default)]
-pub(super) struct Exports(RefCell<BTreeMap<String, Revocation>>);
-
-/// An export that can be opened now.
-pub(super) struct Offered {
-    pub(super) name: String,
-    pub(super) volume: VolumeId,
-    pub(super) kind: ExportKind,
-    pub(super) size: ByteLen,
-    index: VolumeIndex,
-}
-
 impl Local {
-    /// All that can be opened now. Opens none: closing an inbound export means something.
-    pub(super) fn offered(&self) -> Vec<Offered> {
-        let generation = self.group.status().generation;
-        let kinds: Vec<_> = KINDS.into_iter().filter(|k| self.group.offers(kind_of(*k))).collect();
-        let mut offered = Vec::with_capacity(kinds.len() * self.members.len());
-        for (index, (volume, size)) in (0..).map(VolumeIndex).zip(&self.members) {
-            for kind in kinds.iter().copied() {
-                let name = format!("{volume}/{kind}@{generation}");
-                offered.push(Offered { name, volume: volume.clone(), kind, index, size: *size });
-            }
-        }
-        offered
+    /// Each volume with all that can be opened of it now, in group order. Opens none: closing an
+    /// inbound export means something.
+    pub(super) fn offers(&self) -> Vec<Offer> {
+        let state = self.group.durable();
+        let shut = self.hall.is_shut();
+        let kinds: Vec<_> =
+            KINDS.into_iter().filter(|k| !shut && self.group.offers(kind_of(*k))).collect();
+        let offer = |(index, (volume, size)): (VolumeIndex, &(_, _))| {
+            self.offer(&state, index, volume, *size, &kinds)
+        };
+        (0..).map(VolumeIndex).zip(&self.members).map(offer).collect()
     }
-}
 
-impl Exports {
-    /// Cuts the connections to what is no longer offered.
-    pub(super) fn cut_stale(&self, local: &Local) {
-        if self.0.borrow().is_empty() {
-            return;
+    fn offer(
+        &self,
+        state: &GroupState,
+        index: VolumeIndex,
+        volume: &crate::engine::api::VolumeId,
+        size: crate::engine::api::ByteLen,
+        kinds: &[ExportKind],
+    ) -> Offer {
+        let member = state.members.get(index.get());
+        Offer {
+            volume: volume.clone(),
+            size,
+            generation: state.generation,
+            carried: member.map(|m| m.carried.clone()).unwrap_or_default(),
+            kinds: kinds.to_vec(),
+            seats: self.hall.seats(index, member.map(|m| m.sessions).unwrap_or_default()),
         }
-        let names: Vec<_> = local.offered().into_iter().map(|f| f.name).collect();
-        self.0.borrow_mut().retain(|name, switch| {
-            let keep = names.contains(name);
-            if !keep {
-                tracing::info!(export = %name, "export went stale: its connections are cut");
-                switch.revoke();
+    }
+
+    /// Cuts the connections to what is no longer offered.
+    pub(super) fn cut_stale(&self) {
+        let offers = self.offers();
+        self.hall.cut(|place: &Place| {
+            let Some(offer) = offers.get(place.index.get()) else { return true };
+            let superseded = place.session.is_some_and(|n| n < offer.seats.let_in);
+            let stale = superseded || !offer.serves(place.kind, place.generation);
+            if stale && !place.switch.is_revoked() {
+                let (volume, kind, generation) = (&offer.volume, place.kind, place.generation);
+                tracing::info!(%volume, %kind, %generation, session = place.session,
+                    "export went stale: its connection is cut");
             }
-            keep
+            stale
         });
     }
+}
 
+impl Hall {
     /// Cuts all connections.
     pub(super) fn cut_all(&self) {
-        for switch in std::mem::take(&mut *self.0.borrow_mut()).values() {
-            switch.revoke();
-        }
-    }
-
-    fn switch(&self, name: &str) -> Revocation {
-        self.0.borrow_mut().entry(name.to_owned()).or_default().clone()
+        self.cut(|_| true);
     }
 }
 
@@ -85,45 +84,32 @@ impl Catalog for LocalCatalog {
     type Disk = Served;
 
     fn list(&self) -> Vec<ExportInfo> {
-        let offered = all().into_iter().flat_map(|(_, l)| l.offered());
-        let info =
-            |o: Offered| ExportInfo { name: o.name, description: describe(o.kind).to_owned() };
-        offered.map(info).collect()
+        list(&all().into_iter().flat_map(|(_, l)| l.offers()).collect::<Vec<_>>())
     }
 
     fn open(&self, name: &str) -> Result<Export<Served>, Refusal> {
         let volume = name.split('/').next().unwrap_or_default();
-        let local = all()
-            .into_iter()
-            .map(|(_, l)| l)
-            .find(|l| l.members.iter().any(|(m, _)| m.as_str() == volume))
-            .ok_or_else(|| unknown(name, &[]))?;
-        let mut offered = local.offered();
-        let Some(i) = offered.iter().position(|o| o.name == name) else {
-            offered.retain(|o| o.volume.as_str() == volume);
-            return Err(unknown(
-                name,
-                &offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(),
-            ));
-        };
-        let o = offered.swap_remove(i);
-        let mut export =
-            Export::new(Served::new(local.group.clone(), o.index, o.kind, o.name, o.size));
-        export.read_only = o.kind == ExportKind::Secondary;
-        describe(o.kind).clone_into(&mut export.description);
-        export.revoked = local.exports.switch(name);
+        let here = all().into_iter().map(|(_, l)| l).find_map(|l| {
+            let index = l.members.iter().position(|(m, _)| m.as_str() == volume)?;
+            Some((l, index))
+        });
+        let Some((local, index)) = here else { return Err(nowhere(name)) };
+        let offers = local.offers();
+        let (offer, wanted) = choose(&offers, name)?;
+        let index = VolumeIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let seat = local.hall.sit(index, wanted.kind, wanted.generation, wanted.session);
+        let revoked = seat.place().switch.clone();
+        let mut export = Export::new(Served::new(local.group.clone(), seat, name, offer.size));
+        export.read_only = wanted.kind == ExportKind::Secondary;
+        describe(wanted.kind).clone_into(&mut export.description);
+        export.revoked = revoked;
         Ok(export)
     }
 }
 
-pub(super) fn unknown(name: &str, others: &[&str]) -> Refusal {
-    let name: String = name.escape_debug().take(300).collect();
-    let others = if others.is_empty() {
-        "nothing of that volume is served here now".to_owned()
-    } else {
-        format!("served of that volume are now: {}", others.join(", "))
-    };
-    Refusal::unknown(format!("there is no export '{name}': {others}"))
+pub(super) fn list(offers: &[Offer]) -> Vec<ExportInfo> {
+    let all = offers.iter().flat_map(|o| o.kinds.iter().map(move |k| (o, *k)));
+    all.map(|(o, k)| ExportInfo { name: o.name(k), description: describe(k).to_owned() }).collect()
 }
 
 pub(super) fn describe(kind: ExportKind) -> &'static str {

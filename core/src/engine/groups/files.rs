@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use super::folder;
-use crate::disk::Dir;
-use crate::engine::api::{self, ByteLen, GroupId, Refusal, Uuid, VolumeId};
+use crate::engine::api::{self, ByteLen, Refusal, Uuid, VolumeId};
 use crate::engine::error::EngineError;
-use crate::overlay::Superblock;
+use crate::overlay::GroupState;
 use crate::replication::Replica;
+use crate::replication::reshape::{self, TakeOver};
 use crate::runtime::{Env, ShardEnv};
-
-const SUPERBLOCK: &str = "superblock";
 
 /// Makes the files of a replica in an empty folder.
 pub(in crate::engine) async fn make_replica(
@@ -39,34 +37,47 @@ pub(in crate::engine) async fn read_replica(
     Ok(api::Replica { uuid: label.uuid, size: ByteLen(label.size) })
 }
 
-/// What a group's superblock says that the engine must know before it opens the group.
-#[derive(Debug)]
-pub(in crate::engine) struct Summary {
-    pub(in crate::engine) group: GroupId,
-    pub(in crate::engine) pool: Uuid,
-    pub(in crate::engine) members: Vec<(VolumeId, api::Replica)>,
-    /// It has no generation: it holds nothing that anybody was told of.
-    pub(in crate::engine) never_started: bool,
+/// Makes a replica larger that nobody has open.
+pub(in crate::engine) async fn expand_replica(
+    env: ShardEnv,
+    path: PathBuf,
+    size: ByteLen,
+) -> Result<(), EngineError> {
+    Ok(Replica::<ShardEnv>::expand(&folder(&env, &path).await?, size.0).await?)
 }
 
-/// Reads a group's superblock.
+/// Reads a group's superblock; the group is not open.
 pub(in crate::engine) async fn read_group(
     env: ShardEnv,
     path: PathBuf,
-) -> Result<Summary, EngineError> {
-    let dir = folder(&env, &path).await?;
-    let Some(file) = dir.open(SUPERBLOCK).await? else {
-        let text = format!("{} is missing: restore the folder", path.join(SUPERBLOCK).display());
-        return Err(EngineError::new(Refusal::DataLoss, text));
-    };
-    let (_, state) = Superblock::open(file).await?;
-    let member = |m: crate::overlay::Member| {
-        (m.volume, api::Replica { uuid: m.uuid, size: ByteLen(m.size) })
-    };
-    Ok(Summary {
-        group: state.group,
-        pool: state.pool,
-        members: state.members.into_iter().map(member).collect(),
-        never_started: state.generation.number == 0,
-    })
+) -> Result<GroupState, EngineError> {
+    let read = reshape::read_state(&folder(&env, &path).await?).await;
+    Ok(read.map_err(|e| e.context(path.display()))?)
+}
+
+/// Writes the superblock of a group that begins with volumes taken over, into an empty folder.
+pub(in crate::engine) async fn create_over(
+    env: ShardEnv,
+    path: PathBuf,
+    over: TakeOver,
+) -> Result<(), EngineError> {
+    Ok(reshape::create_over(&folder(&env, &path).await?, over).await?)
+}
+
+/// Gives a group that is not open the members of `over`.
+pub(in crate::engine) async fn rewrite_over(
+    env: ShardEnv,
+    path: PathBuf,
+    over: TakeOver,
+) -> Result<(), EngineError> {
+    Ok(reshape::rewrite_over(&folder(&env, &path).await?, over).await?)
+}
+
+/// Takes volumes out of a group that is not open; says which are left.
+pub(in crate::engine) async fn leave_group(
+    env: ShardEnv,
+    path: PathBuf,
+    leaving: Vec<VolumeId>,
+) -> Result<Vec<VolumeId>, EngineError> {
+    Ok(reshape::leave(&folder(&env, &path).await?, &leaving).await?)
 }

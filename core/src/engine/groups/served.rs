@@ -1,7 +1,8 @@
 //! A volume as an NBD connection serves it: opened by its first request.
 //!
 //! ```text
-//!   INFO, LIST, contexts ─► length only        first request ─► Group::volume, kept to the end
+//!   INFO, LIST, contexts ─► length only
+//!   first request ─► the session is let in ─► Group::volume, kept to the end
 //! ```
 //!
 //! Opening is not free of meaning: an inbound export that was opened and closed has lost its writer.
@@ -10,12 +11,13 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
+use super::seats::Seat;
 use super::status::kind_of;
 use crate::disk::{Disk, Error, ErrorKind, Result};
-use crate::engine::api::{ByteLen, ExportKind, Generation};
+use crate::engine::api::ByteLen;
 use crate::replication::{Group, Volume};
 use crate::runtime::{Buf, Data, ShardEnv};
-use crate::units::{ByteOffset, ByteRange, VolumeIndex};
+use crate::units::{ByteOffset, ByteRange};
 
 /// An export of a group. Clones are the same opening.
 #[derive(Clone, Debug)]
@@ -24,38 +26,35 @@ pub(in crate::engine) struct Served(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     group: Group<ShardEnv>,
-    index: VolumeIndex,
-    kind: ExportKind,
-    generation: Generation,
+    seat: Seat,
     name: String,
     size: ByteLen,
     opened: OnceCell<Volume<ShardEnv>>,
 }
 
 impl Served {
-    pub(super) fn new(
-        group: Group<ShardEnv>,
-        index: VolumeIndex,
-        kind: ExportKind,
-        name: String,
-        size: ByteLen,
-    ) -> Self {
-        let generation = group.status().generation;
-        Self(Rc::new(Inner { group, index, kind, generation, name, size, opened: OnceCell::new() }))
+    pub(super) fn new(group: Group<ShardEnv>, seat: Seat, name: &str, size: ByteLen) -> Self {
+        let (name, opened) = (name.to_owned(), OnceCell::new());
+        Self(Rc::new(Inner { group, seat, name, size, opened }))
     }
 
-    /// The volume; an error if it is no longer what the client asked for.
-    fn volume(&self) -> Result<Volume<ShardEnv>> {
+    /// The volume; an error if it is no longer what the client asked for. The first request waits
+    /// until its session is let in, durably.
+    async fn volume(&self) -> Result<Volume<ShardEnv>> {
         let this = &*self.0;
         if let Some(volume) = this.opened.get() {
             return Ok(volume.clone());
         }
-        let generation = this.group.status().generation;
-        if generation != this.generation {
-            let text = format!("{} went stale: the generation is {generation} now", this.name);
-            return Err(Error::own(ErrorKind::Stale, text));
+        let place = this.seat.place();
+        if let Some(number) = place.session {
+            if !this.seat.make_room().await {
+                let text = format!("{}: connections before this one don't end", this.name);
+                return Err(Error::own(ErrorKind::Io, text));
+            }
+            this.group.let_in(place.index, number, place.generation).await?;
         }
-        let volume = this.group.volume(this.index, kind_of(this.kind))?;
+        let volume = this.group.volume_of(place.index, kind_of(place.kind), place.generation)?;
+        this.seat.enter();
         Ok(this.opened.get_or_init(|| volume).clone())
     }
 }
@@ -66,9 +65,9 @@ impl Disk for Served {
     }
 
     fn read(&self, at: ByteOffset, buf: Buf) -> impl Future<Output = (Buf, Result<()>)> + 'static {
-        let volume = self.volume();
+        let me = self.clone();
         async move {
-            match volume {
+            match me.volume().await {
                 Ok(v) => v.read(at, buf).await,
                 Err(e) => (buf, Err(e)),
             }
@@ -76,8 +75,8 @@ impl Disk for Served {
     }
 
     fn write(&self, at: ByteOffset, data: Data) -> impl Future<Output = Result<()>> + 'static {
-        let volume = self.volume();
-        async move { volume?.write(at, data).await }
+        let me = self.clone();
+        async move { me.volume().await?.write(at, data).await }
     }
 
     fn writev(
@@ -85,8 +84,8 @@ impl Disk for Served {
         at: ByteOffset,
         data: Vec<Data>,
     ) -> impl Future<Output = Result<()>> + 'static {
-        let volume = self.volume();
-        async move { volume?.writev(at, data).await }
+        let me = self.clone();
+        async move { me.volume().await?.writev(at, data).await }
     }
 
     fn write_zeroes(
@@ -94,25 +93,25 @@ impl Disk for Served {
         range: ByteRange,
         punch: bool,
     ) -> impl Future<Output = Result<()>> + 'static {
-        let volume = self.volume();
-        async move { volume?.write_zeroes(range, punch).await }
+        let me = self.clone();
+        async move { me.volume().await?.write_zeroes(range, punch).await }
     }
 
     fn flush(&self) -> impl Future<Output = Result<()>> + 'static {
-        let volume = self.volume();
-        async move { volume?.flush().await }
+        let me = self.clone();
+        async move { me.volume().await?.flush().await }
     }
 
     fn discard(&self, range: ByteRange) -> impl Future<Output = Result<()>> + 'static {
-        let volume = self.volume();
-        async move { volume?.discard(range).await }
+        let me = self.clone();
+        async move { me.volume().await?.discard(range).await }
     }
 
     fn allocation(
         &self,
         range: ByteRange,
     ) -> impl Future<Output = Result<Vec<(ByteRange, bool)>>> + 'static {
-        let volume = self.volume();
-        async move { volume?.allocation(range).await }
+        let me = self.clone();
+        async move { me.volume().await?.allocation(range).await }
     }
 }

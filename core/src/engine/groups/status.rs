@@ -4,6 +4,7 @@ use super::{Local, all};
 use crate::engine::api::{
     Address, ByteLen, ExportKind, ExportStatus, GroupId, GroupStatus, LinkState, Role, Stage, Wall,
 };
+use crate::units::VolumeIndex;
 use crate::{overlay, replication};
 
 /// All groups of this shard. `nbd`: where their exports are served.
@@ -14,13 +15,16 @@ pub(in crate::engine) fn status(nbd: Option<&Address>) -> Vec<GroupStatus> {
 fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
     let s = local.group.status();
     let wall = |w: Wall| (w != Wall::default()).then_some(w);
-    let export = |o: &super::exports::Offered| ExportStatus {
-        name: o.name.clone(),
-        volume: o.volume.clone(),
-        kind: o.kind,
-        uri: nbd.map(|a| uri(a, &o.name)).unwrap_or_default(),
-        clients: 0,
-    };
+    let offers = local.offers();
+    let exports = (0..).map(VolumeIndex).zip(&offers).flat_map(|(index, o)| {
+        o.kinds.iter().map(move |kind| ExportStatus {
+            name: o.name(*kind),
+            volume: o.volume.clone(),
+            kind: *kind,
+            uri: nbd.map(|a| uri(a, &o.name(*kind))).unwrap_or_default(),
+            clients: u32::try_from(local.hall.count(index, *kind)).unwrap_or(u32::MAX),
+        })
+    });
     GroupStatus {
         group,
         generation: s.generation,
@@ -52,7 +56,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         frames_acknowledged: s.frames.1,
         frames_applied: s.frames.2,
         error: s.error.clone(),
-        exports: local.offered().iter().map(export).collect(),
+        exports: exports.collect(),
     }
 }
 
@@ -79,6 +83,7 @@ pub(super) fn kind_of(kind: ExportKind) -> replication::ExportKind {
 fn uri(at: &Address, name: &str) -> String {
     match at {
         Address::Tcp(host_port) => format!("nbd://{host_port}/{name}"),
+        Address::Tls { host_port, .. } => format!("nbds://{host_port}/{name}"),
         Address::Unix(path) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_~".contains(&b);
             let escaped =

@@ -1,6 +1,12 @@
 //! Accepting: who gets a place, and what happens to those who don't.
+//!
+//! ```text
+//!   accept ─┬─ a place is free ─► (TLS: who is it?) ─► serve
+//!           └─ all are taken                └─ nobody we know
+//!                    └──────────► Refusals: counted, logged once a second ◄──┘
+//! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -36,14 +42,13 @@ pub(super) type Place = Vec<OwnedSemaphorePermit>;
 
 /// Accepts until stopped. A connection that takes a place of each of `places` goes to `serve`.
 pub(super) async fn keep(
-    what: &'static str,
-    acceptor: Acceptor,
+    acceptor: &Acceptor,
+    refusals: &Refusals,
     places: &[Arc<Semaphore>],
     mut stop: Stop,
     mut serve: impl FnMut(Socket, String, Place),
 ) {
-    info!(address = %acceptor.address(), "listening for {what}");
-    let mut refused = Refused::new(what);
+    info!(address = %acceptor.address(), "listening for {}", refusals.what());
     loop {
         let accepted = tokio::select! {
             accepted = acceptor.accept() => accepted,
@@ -52,7 +57,7 @@ pub(super) async fn keep(
         let (socket, from) = match accepted {
             Ok(accepted) => accepted,
             Err(e) => {
-                refused.count(&format!("can't accept: {e}"));
+                refusals.count(&format!("can't accept: {e}"));
                 tokio::time::sleep(TIRED).await;
                 continue;
             }
@@ -61,28 +66,39 @@ pub(super) async fn keep(
         match taken.collect::<Result<Place, _>>() {
             Ok(place) => serve(socket, from, place),
             // Closing is the one refusal that every client understands before a handshake.
-            Err(_) => refused.count(&format!("too many connections, the last from {from}")),
+            Err(_) => refusals.count(&format!("too many connections, the last from {from}")),
         }
     }
 }
 
-/// Counts what was refused, and says so once in a while.
-struct Refused {
+/// Counts what was refused at a listener, and says so once in a while. Clones share the count.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals(Arc<Mutex<Count>>);
+
+#[derive(Debug)]
+struct Count {
     what: &'static str,
     count: u64,
     reported: Option<Instant>,
 }
 
-impl Refused {
-    fn new(what: &'static str) -> Self {
-        Self { what, count: 0, reported: None }
+impl Refusals {
+    /// None yet; `what` is what is refused, for the log.
+    pub(super) fn new(what: &'static str) -> Self {
+        Self(Arc::new(Mutex::new(Count { what, count: 0, reported: None })))
     }
 
-    fn count(&mut self, why: &str) {
-        self.count += 1;
-        if self.reported.is_none_or(|at| at.elapsed() >= REPORT) {
-            warn!(count = self.count, "connections for {} refused: {why}", self.what);
-            (self.count, self.reported) = (0, Some(Instant::now()));
+    fn what(&self) -> &'static str {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).what
+    }
+
+    /// One more.
+    pub(super) fn count(&self, why: &str) {
+        let mut c = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        c.count += 1;
+        if c.reported.is_none_or(|at| at.elapsed() >= REPORT) {
+            warn!(count = c.count, "connections for {} refused: {why}", c.what);
+            (c.count, c.reported) = (0, Some(Instant::now()));
         }
     }
 }

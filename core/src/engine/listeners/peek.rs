@@ -1,4 +1,9 @@
 //! Looks at the first bytes of a connection without taking them: they decide which shard it is for.
+//!
+//! ```text
+//!   plain   MSG_PEEK until the hello is whole; it stays in the socket
+//!   TLS     received until the hello is whole, then put back into the stream
+//! ```
 
 use std::io;
 use std::time::Duration;
@@ -7,11 +12,14 @@ use rustix::net::RecvFlags;
 
 use super::socket::Socket;
 use crate::link::frame::{self, Body, HEADER_LEN};
-use crate::runtime::Buf;
+use crate::runtime::{Buf, ShardEnv, ShardStream, Stream, timeout};
 use crate::units::GroupId;
 
 /// No hello is longer: 64 volumes with the longest names.
 const HELLO_MAX: usize = 16 << 10;
+
+/// How much of a hello is received at a time.
+const HELLO_PIECE: usize = 4 << 10;
 
 /// How soon to look again where the socket can't say that there is more.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -49,6 +57,31 @@ async fn read(socket: &Socket) -> io::Result<GroupId> {
             other => return other,
         }
     }
+}
+
+/// The same behind TLS: what is received is put back.
+pub(super) async fn hello_in(
+    env: &ShardEnv,
+    stream: &ShardStream,
+    limit: Duration,
+) -> io::Result<GroupId> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no hello within {limit:?}"));
+    let read = async {
+        let mut bytes = Vec::new();
+        loop {
+            let (buf, n) = stream.recv(Buf::new(HELLO_PIECE), 0).await;
+            let n = n?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes.extend_from_slice(buf.get(..n).unwrap_or_default());
+            if let Some(group) = group_in(&bytes)? {
+                stream.put_back(bytes)?;
+                return Ok(group);
+            }
+        }
+    };
+    timeout(env, limit, read).await.unwrap_or_else(|| Err(late()))
 }
 
 /// The group, once the hello is complete.

@@ -1,4 +1,4 @@
-//! Listening sockets, TCP or Unix.
+//! Listening sockets, TCP (plain or TLS) or Unix.
 //!
 //! ```text
 //!   unix:PATH   somebody answers there ─► refused
@@ -94,9 +94,9 @@ impl Acceptor {
         let named =
             |e: io::Error| io::Error::new(e.kind(), format!("can't listen at {address}: {e}"));
         match address {
-            Address::Tcp(host_port) => {
+            Address::Tcp(host_port) | Address::Tls { host_port, .. } => {
                 let (listener, at) = bind_tcp(host_port).map_err(named)?;
-                Ok(Self { address: Address::Tcp(at), listener: Listener::Tcp(listener) })
+                Ok(Self { address: address.with_host_port(at), listener: Listener::Tcp(listener) })
             }
             Address::Unix(path) => {
                 let (listener, placed) = bind_unix(path).map_err(named)?;
@@ -108,6 +108,11 @@ impl Acceptor {
     /// Where it listens; for TCP with the port that was chosen for port 0.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether clients must prove themselves.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tls { .. })
     }
 
     /// The next connection, and who it is from, for logs.

@@ -90,6 +90,11 @@ impl Pool {
         self.root.join(kind.folder()).join(name.as_str())
     }
 
+    /// Whether there is a directory of this name.
+    pub(crate) fn has(&self, kind: Kind, name: &Name) -> bool {
+        self.path(kind, name).is_dir()
+    }
+
     /// Makes an empty directory that is not there yet under its name; see [`publish`](Self::publish).
     pub(crate) fn draft(&self, kind: Kind, name: &Name) -> Result<PathBuf, EngineError> {
         let path = self.hidden(kind, NEW, name);

@@ -1,7 +1,8 @@
 //! Groups come by their first start; what they are asked goes to their shard.
 //!
 //! ```text
-//!   start ─┬─ unknown: check members ─ .new-GROUP ─ superblock ─ rename ─ open on a shard
+//!   start ─┬─ adopt:   members of older solo groups come over first (adopt)
+//!          ├─ unknown: check members ─ .new-GROUP ─ superblock ─ rename ─ open on a shard
 //!          ├─ known:   the same members, or refused
 //!          └─► shard: start
 //! ```
@@ -92,7 +93,7 @@ impl Engine {
         self.ask(&group, move |_| async move { on_shard::get_error(&name, generation) }).await
     }
 
-    async fn ask<T, F, Fut>(&self, group: &GroupId, make: F) -> Result<T, EngineError>
+    pub(super) async fn ask<T, F, Fut>(&self, group: &GroupId, make: F) -> Result<T, EngineError>
     where
         T: Send + 'static,
         F: FnOnce(ShardEnv) -> Fut + Send + 'static,
@@ -116,7 +117,11 @@ impl Engine {
     ) -> Result<(GroupRecord, Option<OwnedMutexGuard<()>>), EngineError> {
         let _structure = self.structure.lock().await;
         let group = &start.group;
-        self.check_members(group, &start.members)?;
+        self.check_replicas(group, &start.members)?;
+        if start.adopt {
+            self.take_over(start).await?;
+        }
+        self.check_free(group, &start.members)?;
         let members: Vec<_> = start.members.iter().map(|m| m.volume.clone()).collect();
         let known = self.state().groups.get(group).cloned();
         if let Some(record) = known {
@@ -135,8 +140,8 @@ impl Engine {
         Ok((record, Some(first)))
     }
 
-    /// Every member has a replica of its size here, and is of no other group.
-    fn check_members(&self, group: &GroupId, members: &[Member]) -> Result<(), EngineError> {
+    /// Every member has a replica here that is large enough.
+    fn check_replicas(&self, group: &GroupId, members: &[Member]) -> Result<(), EngineError> {
         let state = self.state();
         if !state.groups.contains_key(group) && state.groups.len() >= self.limits.groups {
             let text = format!(
@@ -151,16 +156,28 @@ impl Engine {
                 return Err(EngineError::new(Refusal::NotFound, text));
             };
             let record = record.as_ref().map_err(Clone::clone)?;
-            if record.replica.size != m.size {
+            // A larger one was expanded since whoever asks has looked; the hello compares sides.
+            if record.replica.size < m.size {
                 let text = format!(
-                    "the replica of volume {} has {} bytes here, not {}: both sides of a group must be of one size",
+                    "the replica of volume {} has {} bytes here, not {}: expand it first",
                     m.volume, record.replica.size, m.size
                 );
                 return Err(EngineError::new(Refusal::Exists, text));
             }
-            if let Some(other) = record.group.as_ref().filter(|g| *g != group) {
-                let text =
-                    format!("volume {} belongs to group {other}: a volume has one group", m.volume);
+        }
+        Ok(())
+    }
+
+    /// No member is of another group.
+    fn check_free(&self, group: &GroupId, members: &[Member]) -> Result<(), EngineError> {
+        let state = self.state();
+        for m in members {
+            let of = state.replicas.get(&m.volume).and_then(|r| r.as_ref().ok()?.group.as_ref());
+            if let Some(other) = of.filter(|g| *g != group) {
+                let text = format!(
+                    "volume {} belongs to group {other}: a volume has one group; let it be taken over, or delete that group first",
+                    m.volume
+                );
                 return Err(EngineError::new(Refusal::WrongState, text));
             }
         }
@@ -206,13 +223,11 @@ impl Engine {
         let paths = self.paths(path, &members);
         let (name, changes) = (group.clone(), self.changes.clone());
         self.shards.run(shard, move |env| on_shard::open(env, paths, name, changes)).await?;
-        let record = GroupRecord { shard, members, busy: std::sync::Arc::default() };
+        self.claim(group, &members);
         let mut state = self.state();
-        for m in &record.members {
-            if let Some(Ok(r)) = state.replicas.get_mut(m) {
-                r.group = Some(group.clone());
-            }
-        }
+        // Whoever waits for a group that was closed and opened again waits for this one.
+        let busy = state.groups.get(group).and_then(|g| Some(g.as_ref().ok()?.busy.clone()));
+        let record = GroupRecord { shard, members, busy: busy.unwrap_or_default() };
         state.groups.insert(group.clone(), Ok(record.clone()));
         drop(state);
         self.changes.send_modify(|n| *n += 1);

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!   create:  .new-VOLUME ── disk, label ── rename ──► VOLUME          there as a whole, or not
-//!   delete:  (its group, if stopped, first)  VOLUME ── rename ──► .gone-VOLUME
+//!   delete:  out of its group first ─────────────────┬─ VOLUME ── rename ──► .gone-VOLUME
+//!              stopped: the group goes                 │
+//!              solo primary, no client: it leaves the group, which goes with its last one
 //! ```
 
 use super::{Engine, ReplicaRecord, blocking, on_shard};
-use crate::engine::api::{GroupId, Member, Refusal, Replica, Stage, VolumeId};
+use crate::engine::api::{GroupId, Member, Refusal, Replica, VolumeId};
 use crate::engine::error::EngineError;
 use crate::engine::pool::Kind;
+use crate::overlay::Stage;
+use crate::replication::reshape::check_solo;
 
 impl Engine {
     /// Makes a replica of zeroes; fine if there is one of that size.
@@ -47,8 +51,8 @@ impl Engine {
         Ok(replica)
     }
 
-    /// Deletes a replica and its content, and its group with it, which must be stopped; fine if
-    /// there is none.
+    /// Deletes a replica and its content; fine if there is none. It leaves its group first, if that
+    /// is solo and nobody has the volume open; a stopped group goes with it.
     pub(crate) async fn delete_replica(&self, volume: VolumeId) -> Result<(), EngineError> {
         let _structure = self.structure.lock().await;
         let group = match self.state().replicas.get(&volume) {
@@ -58,8 +62,9 @@ impl Engine {
         };
         self.check_groups_are_known(&volume)?;
         if let Some(group) = group {
-            self.delete_stopped_group(&group, &volume).await?;
+            self.leave_group(&group, &volume).await?;
         }
+        self.step()?;
         let (pool, name) = (self.pool.clone(), volume.clone());
         blocking(move || pool.remove(Kind::Volume, &name)).await?;
         self.state().replicas.remove(&volume);
@@ -81,26 +86,30 @@ impl Engine {
         Err(EngineError::new(Refusal::WrongState, text))
     }
 
-    async fn delete_stopped_group(
-        &self,
-        group: &GroupId,
-        volume: &VolumeId,
-    ) -> Result<(), EngineError> {
-        let in_use = |why: &str| {
-            let text = format!(
-                "volume {volume} belongs to group {group}, which {why}: stop the group first"
-            );
-            EngineError::new(Refusal::WrongState, text)
-        };
+    /// Takes a volume out of its group, for good.
+    async fn leave_group(&self, group: &GroupId, volume: &VolumeId) -> Result<(), EngineError> {
         let Some(Ok(record)) = self.state().groups.get(group).cloned() else { return Ok(()) };
-        let Ok(_busy) = record.busy.try_lock() else { return Err(in_use("is starting")) };
-        let name = group.clone();
-        let stage =
-            self.shards.run(record.shard, |_| async move { on_shard::stage(&name) }).await?;
-        if stage != Stage::None {
-            return Err(in_use(&format!("is in use (stage {stage:?})")));
+        let state = self.live_state(group).await?;
+        if state.stage == Stage::None {
+            let Ok(_busy) = record.busy.try_lock() else {
+                let text = format!(
+                    "group {group} of volume {volume} is just being started: stop it first"
+                );
+                return Err(EngineError::new(Refusal::WrongState, text));
+            };
+            return self.remove_group(group, &record).await;
         }
-        self.remove_group(group, &record).await
+        let in_use = |why: String| {
+            EngineError::new(
+                Refusal::WrongState,
+                format!("volume {volume} can't be deleted: {why}"),
+            )
+        };
+        check_solo(&state).map_err(in_use)?;
+        let paused = self.pause(vec![group.clone()], Some(volume)).await?;
+        let left = self.leave_behind(group, vec![volume.clone()]).await;
+        let settled = self.settle(paused.names().to_vec()).await;
+        left.map(drop).and(settled)
     }
 
     /// Ends a group that nobody uses, and removes all that it remembers.

@@ -1,41 +1,59 @@
 //! Who may use the primary's export of a volume: one consumer's right to write.
+//!
+//! ```text
+//!   OpenSession ─► a number, durable before it is told      CloseSession ─► the next need not wait
+//!   NBD open VOLUME/primary@GENERATION#NUMBER ─► see `groups::admission`
+//! ```
 
-use super::Engine;
-use crate::engine::api::{ByteLen, Generation, Refusal, VolumeId};
+use super::{Engine, on_shard};
+use crate::engine::api::{Generation, GroupId, Refusal, VolumeId};
 use crate::engine::error::EngineError;
 
 impl Engine {
-    /// Grows a replica.
-    #[allow(clippy::unused_async, reason = "it will wait for its shard")]
-    pub(crate) async fn expand_replica(
-        &self,
-        volume: VolumeId,
-        size: ByteLen,
-    ) -> Result<ByteLen, EngineError> {
-        Err(unknown(&format!("volume {volume} can't be grown to {} bytes", size.0)))
-    }
-
     /// Gives a consumer the right to ask for the primary's export of a volume.
-    #[allow(clippy::unused_async, reason = "it will wait for its shard")]
     pub(crate) async fn open_session(
         &self,
         volume: VolumeId,
         generation: Generation,
     ) -> Result<u64, EngineError> {
-        Err(unknown(&format!("no session of volume {volume} at {generation}")))
+        let Some(group) = self.group_of(&volume)? else {
+            let text = format!("volume {volume} is in no group here: start one first");
+            return Err(EngineError::new(Refusal::WrongState, text));
+        };
+        let (name, v) = (group.clone(), volume.clone());
+        let session =
+            self.ask(&group, move |_| on_shard::open_session(name, v, generation)).await?;
+        tracing::info!(%volume, %generation, session, "session given out");
+        Ok(session)
     }
 
-    /// Ends a session.
-    #[allow(clippy::unused_async, reason = "it will wait for its shard")]
+    /// Ends a session; fine if there is nothing of it here.
     pub(crate) async fn close_session(
         &self,
         volume: VolumeId,
         session: u64,
     ) -> Result<(), EngineError> {
-        Err(unknown(&format!("no session {session} of volume {volume}")))
+        let group = match self.group_of(&volume) {
+            Ok(Some(group)) => group,
+            Ok(None) => return Ok(()),
+            Err(e) if e.refusal == Refusal::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let (name, v) = (group.clone(), volume.clone());
+        self.ask(&group, move |_| async move { on_shard::close_session(&name, &v, session) })
+            .await?;
+        tracing::info!(%volume, session, "session ended by its consumer");
+        Ok(())
     }
-}
 
-fn unknown(what: &str) -> EngineError {
-    EngineError::new(Refusal::Unimplemented, format!("{what}: this engine does not know how yet"))
+    fn group_of(&self, volume: &VolumeId) -> Result<Option<GroupId>, EngineError> {
+        match self.state().replicas.get(volume) {
+            Some(Ok(record)) => Ok(record.group.clone()),
+            Some(Err(e)) => Err(e.clone()),
+            None => {
+                let text = format!("volume {volume} has no replica here");
+                Err(EngineError::new(Refusal::NotFound, text))
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The engine API's calls: parse, ask the engine, answer.
 //!
 //! ```text
-//!   request ── convert ──► Engine ──► answer
+//!   request ── permissions ── convert ──► Engine ──► answer
 //!      │ Invalid             │ EngineError
 //!      └──────► INVALID_ARGUMENT, NOT_FOUND, ... (the table of `error`)
 //! ```
@@ -9,6 +9,7 @@
 //! Every call ends within [`DEADLINE`] or its client's, if that is sooner; what it asked for goes on,
 //! and the same call again finds it done or waits for it.
 
+pub(crate) mod permissions;
 mod watch;
 
 use std::sync::Arc;
@@ -147,7 +148,9 @@ impl proto::engine_server::Engine for Service {
     ) -> Result<Response<proto::StartResponse>, Status> {
         let engine = self.engine.clone();
         within("Start", async move {
-            engine.start(Start::try_from(request.into_inner())?).await?;
+            let start = Start::try_from(request.into_inner())?;
+            engine.check_peer(start.peer.as_ref())?;
+            engine.start(start).await?;
             Ok(proto::StartResponse {})
         })
         .await

@@ -25,13 +25,41 @@ pub(super) async fn within<E: Env, T>(
     done
 }
 
+/// Where a handshake begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Opening {
+    /// With the server's greeting.
+    Fresh,
+    /// Behind TLS; the greeting came before.
+    Secured(Greeting),
+}
+
+/// Greeting and STARTTLS: when this returns, the client's first bytes of TLS are next.
+pub(super) async fn starttls<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Greeting> {
+    let greeting = read_greeting(reader).await?;
+    send(stream, &handshake::Client::starttls(greeting)?).await?;
+    let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;
+    let header = OptionReply::decode(&header).map_err(corrupt)?;
+    let len = handshake::Client::starttls_header(header)?;
+    let data = reader.payload(len).await.map_err(lost)?;
+    handshake::Client::starttls_granted(header, &data)?;
+    Ok(greeting)
+}
+
+async fn read_greeting<S: Stream>(reader: &mut Reader<S>) -> Result<Greeting> {
+    Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)
+}
+
 pub(super) async fn negotiate<S: Stream>(
     reader: &mut Reader<S>,
     stream: &S,
+    opening: Opening,
     export: &str,
 ) -> Result<Negotiated> {
-    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
-    let (mut client, mut step) = handshake::Client::begin(export, greeting);
+    let (mut client, mut step) = match opening {
+        Opening::Fresh => handshake::Client::begin(export, read_greeting(reader).await?),
+        Opening::Secured(greeting) => handshake::Client::resume(export, greeting),
+    };
     loop {
         match step {
             Step::Ready(agreed) => return Ok(agreed),
@@ -53,9 +81,15 @@ pub(super) async fn negotiate<S: Stream>(
     }
 }
 
-pub(super) async fn list<S: Stream>(reader: &mut Reader<S>, stream: &S) -> Result<Vec<ExportInfo>> {
-    let greeting = Greeting::decode(&exact::<_, GREETING_LEN>(reader).await?).map_err(corrupt)?;
-    let (mut listing, ask) = Listing::begin(greeting)?;
+pub(super) async fn list<S: Stream>(
+    reader: &mut Reader<S>,
+    stream: &S,
+    opening: Opening,
+) -> Result<Vec<ExportInfo>> {
+    let (mut listing, ask) = match opening {
+        Opening::Fresh => Listing::begin(read_greeting(reader).await?)?,
+        Opening::Secured(_) => Listing::resume(),
+    };
     send(stream, &ask).await?;
     loop {
         let header = exact::<_, OPTION_REPLY_LEN>(reader).await?;

@@ -54,6 +54,36 @@ pub struct Client {
 }
 
 impl Client {
+    /// Answers a greeting, and asks for TLS before all else.
+    pub fn starttls(greeting: Greeting) -> Result<Vec<u8>> {
+        if greeting.flags & handshake_flag::FIXED_NEWSTYLE == 0 {
+            let what = "the NBD server is not of the fixed newstyle: it has no TLS";
+            return Err(Error::own(ErrorKind::NotPermitted, what));
+        }
+        let ask = OptionHeader::encode(option::STARTTLS, &[]);
+        Ok([client_flags(greeting), ask].concat())
+    }
+
+    /// Takes the header of the answer to [`starttls`](Self::starttls) in, and its data.
+    pub fn starttls_granted(header: OptionReply, data: &[u8]) -> Result<()> {
+        match header.kind {
+            reply::ACK if header.length == 0 => Ok(()),
+            kind if kind & reply::ERROR != 0 => Err(refusal("TLS", kind, data)),
+            kind => Err(corrupt(format!("reply of kind {kind} to STARTTLS"))),
+        }
+    }
+
+    /// How many bytes of data follow the header of the answer to [`starttls`](Self::starttls).
+    pub fn starttls_header(header: OptionReply) -> Result<usize> {
+        check_reply(header, option::STARTTLS, &mut 0)
+    }
+
+    /// Asks for the first option over TLS; the greeting was answered before.
+    pub fn resume(name: &str, greeting: Greeting) -> (Self, Step) {
+        let (client, _) = Self::begin(name, greeting);
+        (client, Step::Send(OptionHeader::encode(option::STRUCTURED_REPLY, &[])))
+    }
+
     /// Answers a greeting, and asks for the first option.
     pub fn begin(name: &str, greeting: Greeting) -> (Self, Step) {
         let fixed = greeting.flags & handshake_flag::FIXED_NEWSTYLE != 0;
@@ -132,6 +162,11 @@ impl Client {
             }
             option::GO if kind == reply::ACK => self.ready(),
             option::GO if kind == reply::ERR_UNSUP => Ok(self.export_name()),
+            option::GO if kind == reply::ERR_POLICY => {
+                let error = refusal(&format!("export '{}'", self.name), kind, data);
+                // Our servers say so of what never comes back: see `RefusalKind`.
+                Err(Error::own(ErrorKind::Stale, error.to_string()))
+            }
             _ if refused => Err(refusal(&format!("export '{}'", self.name), kind, data)),
             _ => Err(corrupt(format!("reply of kind {kind} to option {}", self.awaited))),
         }
@@ -199,6 +234,11 @@ impl Listing {
         }
         let ask = OptionHeader::encode(option::LIST, &[]);
         Ok((Self::default(), [client_flags(greeting), ask].concat()))
+    }
+
+    /// Asks for the list over TLS; the greeting was answered before.
+    pub fn resume() -> (Self, Vec<u8>) {
+        (Self::default(), OptionHeader::encode(option::LIST, &[]))
     }
 
     /// What the header of a reply says is next: how many bytes of data to read.

@@ -24,7 +24,26 @@ pub struct Server {
     /// The export that `base:allocation` was chosen for.
     context: Option<String>,
     options: u32,
+    /// The client has begun TLS.
+    secured: bool,
 }
+
+/// What is next after an option before TLS.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BeforeTls {
+    /// Another option.
+    More,
+    /// The client's TLS handshake; then options again.
+    Begin,
+    /// The end: the client left.
+    Left,
+    /// The end: there is no way to go on. Says why.
+    Refused(&'static str),
+}
+
+/// What a client is told that does not begin TLS first.
+const TLS_FIRST: &str =
+    "this server speaks TLS only: use nbds://, or a client with TLS credentials";
 
 /// What was agreed upon: how requests are served from now on.
 #[derive(Clone, Debug)]
@@ -99,6 +118,28 @@ impl Server {
         OptionReply::encode(option, reply::ERR_TOO_BIG, text.as_bytes())
     }
 
+    /// Answers an option of a client that must begin TLS first: the protocol's `FORCEDTLS` mode. None
+    /// of what is asked before that counts afterwards, but the client's flags.
+    pub fn before_tls(&mut self, code: u32, data: &[u8]) -> (Vec<u8>, BeforeTls) {
+        match code {
+            option::STARTTLS if data.is_empty() => {
+                self.secured = true;
+                (OptionReply::encode(code, reply::ACK, &[]), BeforeTls::Begin)
+            }
+            option::STARTTLS => {
+                let text = b"STARTTLS takes no data";
+                (OptionReply::encode(code, reply::ERR_INVALID, text), BeforeTls::More)
+            }
+            option::ABORT => (OptionReply::encode(code, reply::ACK, &[]), BeforeTls::Left),
+            // This option has no way to say no but to close.
+            option::EXPORT_NAME => (Vec::new(), BeforeTls::Refused(TLS_FIRST)),
+            _ => {
+                let text = TLS_FIRST.as_bytes();
+                (OptionReply::encode(code, reply::ERR_TLS_REQD, text), BeforeTls::More)
+            }
+        }
+    }
+
     /// Answers an option.
     pub fn option<C: Catalog>(&mut self, code: u32, data: &[u8], catalog: &C) -> Answer<C::Disk> {
         match code {
@@ -108,6 +149,9 @@ impl Server {
             }
             option::LIST if data.is_empty() => Answer::more(list(catalog)),
             option::LIST => Answer::error(code, reply::ERR_INVALID, "LIST takes no data"),
+            option::STARTTLS if self.secured => {
+                Answer::error(code, reply::ERR_INVALID, "TLS has begun already")
+            }
             option::STARTTLS => {
                 Answer::error(code, reply::ERR_POLICY, "this server is configured without TLS")
             }
@@ -249,8 +293,8 @@ impl<D> Answer<D> {
 
 fn kind(refusal: &Refusal) -> u32 {
     match refusal.kind {
-        RefusalKind::Unknown => reply::ERR_UNKNOWN,
-        RefusalKind::Policy => reply::ERR_POLICY,
+        RefusalKind::Unknown | RefusalKind::Busy => reply::ERR_UNKNOWN,
+        RefusalKind::Gone => reply::ERR_POLICY,
         RefusalKind::Shutdown => reply::ERR_SHUTDOWN,
     }
 }

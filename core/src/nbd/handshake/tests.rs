@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::Memory;
+use crate::nbd::client::is_final;
 use crate::nbd::wire::{
     ContextQuery, Greeting, InfoReply, InfoRequest, OPTION_MAX, OptionHeader, OptionReply, flag,
     option, reply,
@@ -21,7 +22,8 @@ impl Catalog for One {
     fn open(&self, name: &str) -> Result<Export<Memory>, Refusal> {
         match name {
             "vol" => Ok(Export::new(Memory::new(1 << 20, 0))),
-            "old" => Err(Refusal::policy("the generation 1-00 is stale")),
+            "old" => Err(Refusal::gone("the generation 1-00 is stale")),
+            "taken" => Err(Refusal::busy("session 4 has it")),
             _ => Err(Refusal::unknown(format!("no export '{name}'; there is 'vol'"))),
         }
     }
@@ -153,8 +155,20 @@ fn both_sides_agree_on_all_they_have_in_common() {
     assert!(plain.flags & flag::SEND_DF == 0);
     let old = meet("vol", |o| o == option::EXPORT_NAME).unwrap();
     assert_eq!(old.size, 1 << 20);
-    let error = meet("old", |_| true).unwrap_err();
-    assert!(error.to_string().contains("the generation 1-00 is stale"), "{error}");
+}
+
+#[test]
+fn a_client_can_tell_what_is_gone_for_good_from_what_is_not_here_now() {
+    for known in [u32::MAX, option::STRUCTURED_REPLY] {
+        let ask = |name: &str| meet(name, |o| o != known).unwrap_err();
+        let (old, taken, nope) = (ask("old"), ask("taken"), ask("nope"));
+        assert!(
+            is_final(&old) && old.to_string().contains("the generation 1-00 is stale"),
+            "{old}"
+        );
+        assert!(!is_final(&taken) && taken.to_string().contains("session 4 has it"), "{taken}");
+        assert!(!is_final(&nope), "{nope}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Served {
             // Byte by byte, so that nothing is taken that a later call wants.
             let mut out = Vec::new();
             while out.len() < len {
-                let (buf, n) = client.recv(crate::runtime::Buf::new(1), 0).await;
+                let (buf, n) = client.recv(Buf::new(1), 0).await;
                 assert_eq!(n.unwrap(), 1, "closed after {} of {len} bytes", out.len());
                 out.push(buf[0]);
             }
@@ -133,7 +133,7 @@ fn a_revoked_export_cuts_its_connections_at_once() {
     let (client, w) = (s.client.clone(), world.clone());
     let n = world.run(async move {
         assert!(w.now().0 < Duration::from_secs(1));
-        client.recv(crate::runtime::Buf::new(16), 0).await.1.unwrap()
+        client.recv(Buf::new(16), 0).await.1.unwrap()
     });
     assert_eq!(n, 0, "cut without an answer");
     assert!(s.end.borrow().is_none(), "its request is in flight, so it is not over");
@@ -154,7 +154,7 @@ fn a_connection_whose_task_is_cancelled_is_cut() {
     }
     s.task.cancel();
     let client = s.client.clone();
-    let n = world.run(async move { client.recv(crate::runtime::Buf::new(16), 0).await.1.unwrap() });
+    let n = world.run(async move { client.recv(Buf::new(16), 0).await.1.unwrap() });
     world.settle();
     assert_eq!((n, world.tasks(), disk.load().0), (0, 0, 0));
 }

@@ -14,8 +14,8 @@ mod format;
 mod state;
 
 pub use state::{
-    ActiveId, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role, Stage,
-    UNDO_LOGS_MAX,
+    ActiveId, CARRIED_MAX, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role,
+    Sessions, Stage, UNDO_LOGS_MAX,
 };
 
 use std::cell::Cell;

@@ -1,7 +1,8 @@
 //! What a group remembers about itself over a restart.
 //!
 //! ```text
-//!   GroupState ─┬─ who:      group, pool, generation and its history, members (volume, uuid, size)
+//!   GroupState ─┬─ who:      group, pool, generation and its history, members (volume, uuid, size,
+//!               │            generations carried over, sessions)
 //!               ├─ what:     role, stage, policy, peer address, inbound, error
 //!               ├─ when:     epoch (highest opened), record, its times and bytes
 //!               └─ promoted: active that counts, logs to undo, how far the commit has come
@@ -17,6 +18,9 @@ pub const HISTORY_MAX: usize = 32;
 
 /// The most logs one promotion can name. Each is an epoch that was open at once.
 pub const UNDO_LOGS_MAX: usize = 512;
+
+/// The most older generations whose devices go on in this one, for each volume.
+pub const CARRIED_MAX: usize = 8;
 
 /// What a replica is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -92,6 +96,48 @@ pub struct Member {
     pub uuid: Uuid,
     /// Its size in bytes.
     pub size: u64,
+    /// Primary: older generations whose devices go on in this one, oldest first; at most
+    /// [`CARRIED_MAX`]. Nothing was lost between them and this one.
+    pub carried: Vec<Generation>,
+    /// Primary: who of its consumers came last.
+    pub sessions: Sessions,
+}
+
+/// The sessions of a volume: numbers that grow, through all generations that are carried over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sessions {
+    /// The highest number that was given out.
+    pub issued: u64,
+    /// The highest number that was let in: older ones never are again. 0: none.
+    pub let_in: u64,
+    /// The generation that its device is bound to: never dropped from `carried`.
+    pub bound: Generation,
+}
+
+impl Member {
+    /// A member of which no generation was carried over and no session is known.
+    pub fn new(volume: VolumeId, uuid: Uuid, size: u64) -> Self {
+        Self { volume, uuid, size, carried: Vec::new(), sessions: Sessions::default() }
+    }
+
+    /// Devices bound to `generation` go on in the one after it.
+    pub fn carry(&mut self, generation: Generation) {
+        if generation.number == 0 || self.carried.contains(&generation) {
+            return;
+        }
+        self.carried.push(generation);
+        if self.carried.len() > CARRIED_MAX {
+            let bound = self.sessions.bound;
+            let spare = self.carried.iter().position(|g| *g != bound).unwrap_or(0);
+            self.carried.remove(spare);
+        }
+    }
+
+    /// The line ends here: whatever was bound to it is stale, and sessions are counted anew.
+    pub fn begin_anew(&mut self) {
+        self.carried.clear();
+        self.sessions = Sessions::default();
+    }
 }
 
 /// Which active disk counts: one of any other id is garbage.
@@ -163,4 +209,6 @@ pub struct GroupState {
     pub undo: Vec<Uuid>,
     /// How far undoing them has come.
     pub commit: CommitPosition,
+    /// Which intent log counts; it changes with the shape of the group.
+    pub intent: u32,
 }

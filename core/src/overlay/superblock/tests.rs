@@ -26,7 +26,11 @@ fn state(epoch: u64) -> GroupState {
         error: true,
         blank: false,
         anew: true,
-        members: vec![Member { volume: "pvc-1".parse().unwrap(), uuid: Uuid(5), size: 1 << 30 }],
+        members: vec![Member {
+            carried: vec![Generation { number: 1, id: 4 }, Generation { number: 2, id: 5 }],
+            sessions: Sessions { issued: 8, let_in: 7, bound: Generation { number: 2, id: 5 } },
+            ..Member::new("pvc-1".parse().unwrap(), Uuid(5), 1 << 30)
+        }],
         active: Some(ActiveId {
             id: Uuid(6),
             generation: Generation { number: 3, id: 9 },
@@ -34,6 +38,7 @@ fn state(epoch: u64) -> GroupState {
         }),
         undo: vec![Uuid(10), Uuid(11)],
         commit: CommitPosition { volume: VolumeIndex(0), offset: ByteOffset(8192) },
+        intent: 3,
     }
 }
 
@@ -44,7 +49,10 @@ fn largest() -> GroupState {
         history: vec![Generation { number: 1, id: 4 }; HISTORY_MAX],
         peer_address: Some("x".repeat(1024)),
         members: (0..64)
-            .map(|n| Member { volume: name(n), uuid: Uuid(5), size: 1 << 46 })
+            .map(|n| Member {
+                carried: vec![Generation { number: 1, id: 4 }; CARRIED_MAX],
+                ..Member::new(name(n), Uuid(5), 1 << 46)
+            })
             .collect(),
         undo: vec![Uuid(u128::MAX); UNDO_LOGS_MAX],
         ..state(9)
@@ -154,7 +162,7 @@ fn two_bad_slots_or_none_are_an_error_that_says_so() {
 fn a_newer_version_is_refused_even_beside_a_slot_of_ours() {
     let disk = two();
     let mut slot = disk.content()[SLOT_LEN..].to_vec();
-    seal(&mut slot, *b"USTDSUPB", 2);
+    seal(&mut slot, *b"USTDSUPB", 3);
     poke(&disk, u64_of(SLOT_LEN), &slot);
     assert_eq!(block_on(Superblock::open(disk)).unwrap_err().kind(), ErrorKind::TooNew);
 }
@@ -209,4 +217,46 @@ fn writes_come_in_the_order_of_their_calls() {
     a.unwrap();
     b.unwrap();
     assert_eq!(opened(&disk), state(4));
+}
+
+/// The state that version 1 could hold, in its bytes.
+fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
+    let mut old = s.clone();
+    old.intent = 0;
+    old.members.iter_mut().for_each(Member::begin_anew);
+    let mut bytes = encode(&old).unwrap();
+    bytes.truncate(bytes.len() - 4);
+    for m in &old.members {
+        let name = m.volume.as_str().as_bytes();
+        let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 24;
+        bytes.drain(at..at + 33);
+    }
+    (old, bytes)
+}
+
+#[test]
+fn a_superblock_of_version_1_is_read_and_the_next_write_brings_it_up() {
+    let (old, payload) = version_1(&state(2));
+    let mut slot = format::slot(&payload, 0, 9).to_vec();
+    seal(&mut slot, *b"USTDSUPB", 1);
+    let disk = two();
+    poke(&disk, 0, &slot);
+    let (superblock, found) = block_on(Superblock::open(disk.clone())).unwrap();
+    assert_eq!(found, old);
+    block_on(superblock.write(&state(3))).unwrap();
+    assert_eq!(opened(&disk), state(3));
+}
+
+#[test]
+fn the_oldest_generation_is_carried_no_longer_unless_a_device_is_bound_to_it() {
+    let generation = |number| Generation { number, id: number };
+    let mut m = Member::new("pvc-1".parse().unwrap(), Uuid(5), 1 << 30);
+    m.sessions.bound = generation(2);
+    for number in 1..=u64_of(CARRIED_MAX) + 3 {
+        m.carry(generation(number));
+        m.carry(generation(number));
+    }
+    assert_eq!(m.carried.len(), CARRIED_MAX);
+    let kept: Vec<u64> = m.carried.iter().map(|g| g.number).collect();
+    assert_eq!(kept, [2, 5, 6, 7, 8, 9, 10, 11]);
 }

@@ -15,23 +15,26 @@ impl<E: Env> Leg<E> {
             .drained()
             .wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
         let ended = timeout(&self.env, self.max_delay.get(), wait).await.is_some();
-        ended && flushed() >= sequence
+        ended && flushed() >= sequence && !window.is_dropped(sequence)
     }
 
     /// Ends when the peer has acknowledged the ticket's frame, or it never will on this session, or
     /// `max_delay` has passed: then the link counts as too slow, and is given up.
     pub(crate) async fn acknowledgement(&self, ticket: &Ticket) -> bool {
         let Some((window, sequence)) = &ticket.frame else { return false };
-        if window.acknowledged() >= *sequence {
+        if window.is_acknowledged(*sequence) {
             return true;
         }
         window.hurry();
         let wait = window.drained().wait_until(|| {
-            window.is_closed() || window.acknowledged() >= *sequence || !self.is_up()
+            window.is_closed()
+                || window.acknowledged() >= *sequence
+                || window.is_dropped(*sequence)
+                || !self.is_up()
         });
         if timeout(&self.env, self.max_delay.get(), wait).await.is_none() {
             self.overflow(window);
         }
-        window.acknowledged() >= *sequence
+        window.is_acknowledged(*sequence)
     }
 }

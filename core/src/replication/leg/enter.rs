@@ -95,7 +95,7 @@ impl<E: Env> Leg<E> {
         }
         span.bytes += range.len();
         if let Some(m) = self.missing.borrow_mut().get_mut(volume.get()).filter(|m| !m.is_empty()) {
-            m.clear(range.round_in(CLUSTER));
+            m.clear(whole_clusters(range, self.lens.get(volume.get()).copied()));
         }
         Self::ticket(span, &self.changed, Some((window.clone(), sequence)))
     }
@@ -171,4 +171,11 @@ impl<E: Env> Leg<E> {
         let used = window.undo_bytes();
         !self.promotable.get() || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
     }
+}
+
+/// The clusters that `range` covers to their end, or to that of their volume.
+fn whole_clusters(range: ByteRange, len: Option<u64>) -> ByteRange {
+    let is_tail = len.is_some_and(|len| range.end >= len);
+    let end = if is_tail { range.end.next_multiple_of(CLUSTER) } else { range.end };
+    ByteRange::new(range.start, end).round_in(CLUSTER)
 }

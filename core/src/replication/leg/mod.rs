@@ -37,6 +37,8 @@ pub(crate) struct Leg<E: Env> {
     env: E,
     /// Open spans, oldest first: one, or two while a checkpoint is under way. Never none.
     spans: RefCell<VecDeque<Span>>,
+    /// How long each volume is, in bytes.
+    lens: Vec<u64>,
     /// What the peer lacks, per volume.
     missing: RefCell<Vec<Bitmap>>,
     link: RefCell<Link>,
@@ -65,9 +67,16 @@ enum Link {
 }
 
 impl<E: Env> Leg<E> {
-    /// No session yet. `missing` is what the peer is known to lack.
-    pub(crate) fn new(env: &E, epoch: Epoch, missing: Vec<Bitmap>, policy: &Policy) -> Rc<Self> {
+    /// No session yet. `missing` is what the peer is known to lack of volumes of these lengths.
+    pub(crate) fn new(
+        env: &E,
+        epoch: Epoch,
+        lens: Vec<u64>,
+        missing: Vec<Bitmap>,
+        policy: &Policy,
+    ) -> Rc<Self> {
         let leg = Self {
+            lens,
             env: env.clone(),
             spans: RefCell::new([Span::new(epoch, missing.len())].into()),
             missing: RefCell::new(missing),

@@ -40,7 +40,7 @@ impl<H: Host> Group<H> {
             ));
         }
         // One at a time: two would name the same epoch.
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         stage_begin_epoch(&s).await
     }
 }

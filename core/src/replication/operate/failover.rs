@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::super::apply;
 use super::super::group::{Group, Part};
 use super::super::machine::Operation;
 use super::super::promoted::Promoted;
@@ -9,7 +10,8 @@ use super::super::replica::slot_of;
 use super::super::secondary::Secondary;
 use super::set_generation;
 use crate::disk::{Error, ErrorKind, Host, Result};
-use crate::overlay::{Active, ActiveId, CommitPosition, Role, Stage, UndoLog};
+use crate::overlay::{Active, ActiveId, CommitPosition, Member, Role, Stage, UndoLog};
+use crate::runtime::Task;
 use crate::units::{Epoch, Generation, VolumeIndex};
 
 /// How to fail over.
@@ -27,7 +29,7 @@ impl<H: Host> Group<H> {
     /// Promotes the secondary to its last checkpoint; says which. The promoted volumes can be used
     /// when this returns; the roll-back is merged in the background.
     pub async fn failover(&self, spec: FailoverSpec) -> Result<Epoch> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         if self.state().generation == spec.new && !self.allow(Operation::Failover)? {
             return Ok(self.state().record);
         }
@@ -69,7 +71,7 @@ impl<H: Host> Group<H> {
                 Ok(self.state().record)
             }
             Err(e) => {
-                secondary.ended.set(false);
+                secondary.go_on();
                 Err(e)
             }
         }
@@ -114,6 +116,7 @@ impl<H: Host> Group<H> {
                 g.peer_address = None;
                 g.anew = false;
                 g.inbound = false;
+                g.members.iter_mut().for_each(Member::begin_anew);
             })
             .await?;
         let record = self.state().record;
@@ -126,5 +129,16 @@ impl<H: Host> Group<H> {
             CommitPosition::default(),
             self.0.changed.clone(),
         ))
+    }
+}
+
+impl<H: Host> Secondary<H> {
+    /// A promotion that failed leaves a secondary that applies what comes.
+    fn go_on(self: &Rc<Self>) {
+        self.ended.set(false);
+        if self.task.borrow().as_ref().is_none_or(Task::is_done) {
+            let task = self.host.spawn("apply", apply::run(self.clone()));
+            *self.task.borrow_mut() = Some(task);
+        }
     }
 }

@@ -44,8 +44,14 @@ impl<H: Host> Group<H> {
         ))
     }
 
-    async fn turn(&self) -> RangeGuard {
-        self.0.turn.lock(ByteRange::new(0, 1)).await
+    /// Waits for the operations before this one; an error if the group was closed meanwhile.
+    async fn turn(&self) -> Result<RangeGuard> {
+        let turn = self.0.turn.lock(ByteRange::new(0, 1)).await;
+        if self.0.closed.get() {
+            let text = format!("group {} is being changed: try again", self.state().group);
+            return Err(Error::own(ErrorKind::Disconnected, text));
+        }
+        Ok(turn)
     }
 
     fn new_active_id(&self, slot: u128) -> Uuid {
@@ -63,7 +69,7 @@ impl<H: Host> Group<H> {
 
     /// Changes interval, limits and mode of a running group.
     pub async fn set_policy(&self, generation: Generation, policy: Policy) -> Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         self.check_generation(generation)?;
         self.0.store.update(|s| s.policy = policy.clone()).await?;
         self.0.logs.set_limit(policy.undo_limit);
@@ -102,7 +108,11 @@ impl<H: Host> Group<H> {
     }
 }
 
-fn set_generation(current: &mut Generation, history: &mut Vec<Generation>, new: Generation) {
+pub(super) fn set_generation(
+    current: &mut Generation,
+    history: &mut Vec<Generation>,
+    new: Generation,
+) {
     if *current == new {
         return;
     }

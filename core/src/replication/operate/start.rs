@@ -3,7 +3,7 @@ use super::super::group::Group;
 use super::super::machine::Operation;
 use super::set_generation;
 use crate::disk::{Error, ErrorKind, Host, Result};
-use crate::overlay::{ActiveId, CommitPosition, Policy, Role, Stage};
+use crate::overlay::{ActiveId, CommitPosition, Member, Policy, Role, Stage};
 use crate::runtime::Address;
 use crate::units::{Epoch, Generation};
 
@@ -14,30 +14,36 @@ pub struct StartSpec {
     pub generation: Generation,
     /// What this replica is to be.
     pub role: Role,
-    /// Primary: where the secondary takes links; none is solo.
+    /// Primary: where the secondary takes links; none is solo. Secondary: where the primary is; if
+    /// that names a node, links of others are refused.
     pub peer: Option<Address>,
     /// Interval, limits, mode.
     pub policy: Policy,
     /// Secondary: writes come from an NBD client instead of a link.
     pub inbound: bool,
+    /// Primary that is one already, in an older generation: its devices go on in this one.
+    pub adopt: bool,
 }
 
 impl<H: Host> Group<H> {
     /// Begins a role, or says that it runs already. See `start` in the engine API.
     pub async fn start(&self, spec: StartSpec) -> Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         let peer = spec.peer.as_ref().map(ToString::to_string);
         let (same, current) = {
             let s = self.state();
             let same = s.role == spec.role
                 && s.generation == spec.generation
-                && s.peer_address == peer
+                // A secondary is called: where its primary is may change under it.
+                && (s.peer_address == peer || s.role == Role::Secondary)
                 && s.inbound == spec.inbound;
             (same, s.generation)
         };
         let names_peer = spec.role == Role::Secondary || peer.is_some();
-        if !self.allow(Operation::Start { peer: names_peer, same })? {
-            return Ok(());
+        // A peer is given up by a stop, never in passing.
+        let adopt = spec.adopt && !same && (names_peer || self.state().peer_address.is_none());
+        if !self.allow(Operation::Start { peer: names_peer, same, adopt })? {
+            return self.note_primary(spec.role, same, peer).await;
         }
         if spec.generation.number < current.number
             || (spec.generation.number == current.number && spec.generation != current)
@@ -54,7 +60,7 @@ impl<H: Host> Group<H> {
         }
         match spec.role {
             Role::Primary => self.start_primary(spec, peer).await,
-            Role::Secondary => self.start_secondary(spec).await,
+            Role::Secondary => self.start_secondary(spec, peer).await,
             Role::None => {
                 Err(Error::own(ErrorKind::Invalid, "start needs a role: primary or secondary"))
             }
@@ -73,7 +79,13 @@ impl<H: Host> Group<H> {
             // flag outlives a restart before that hello.
             self.intent().await?;
         }
-        let keeps = self.primary().filter(|_| self.state().generation == spec.generation);
+        // What is the primary goes on as it is: only the peer changes, or the generation's number.
+        let (was, line) = {
+            let s = self.state();
+            let goes_on = s.generation == spec.generation || spec.adopt;
+            (s.generation, s.role == Role::Primary && goes_on)
+        };
+        let keeps = self.primary().filter(|_| line);
         // Writes of a primary that ends here end first, and no new one begins before it is decided.
         let held = match self.primary().filter(|_| keeps.is_none()) {
             Some((p, _)) => p.hold().await,
@@ -96,6 +108,13 @@ impl<H: Host> Group<H> {
                 s.inbound = false;
                 s.undo.clear();
                 s.active = None;
+                for m in &mut s.members {
+                    if !line {
+                        m.begin_anew();
+                    } else if was != spec.generation {
+                        m.carry(was);
+                    }
+                }
             })
             .await?;
         if let Some((p, _)) = keeps {
@@ -112,7 +131,18 @@ impl<H: Host> Group<H> {
         self.connect_peer(true).await
     }
 
-    async fn start_secondary(&self, spec: StartSpec) -> Result<()> {
+    /// A secondary that runs already learns where its primary is now; a link of another node ends.
+    async fn note_primary(&self, role: Role, same: bool, peer: Option<String>) -> Result<()> {
+        if role != Role::Secondary || !same || self.state().peer_address == peer {
+            return Ok(());
+        }
+        let Some(running) = self.secondary() else { return Ok(()) };
+        self.0.store.update(|s| s.peer_address = peer).await?;
+        running.cut();
+        Ok(())
+    }
+
+    async fn start_secondary(&self, spec: StartSpec, peer: Option<String>) -> Result<()> {
         let limit = spec.policy.undo_limit;
         self.0.logs.set_limit(limit);
         // Writes of a primary that ends here end first, and no new one begins before it is decided.
@@ -138,7 +168,7 @@ impl<H: Host> Group<H> {
                 s.role = Role::Secondary;
                 s.stage = Stage::Running;
                 set_generation(&mut s.generation, &mut s.history, spec.generation);
-                s.peer_address = None;
+                s.peer_address = peer;
                 s.policy = spec.policy;
                 s.inbound = spec.inbound;
                 s.undo.clear();
@@ -151,6 +181,7 @@ impl<H: Host> Group<H> {
                     s.blank = false;
                 }
                 s.active = Some(ActiveId { id, generation: spec.generation, checkpoint: s.record });
+                s.members.iter_mut().for_each(Member::begin_anew);
             })
             .await?;
         self.end_part();

@@ -14,7 +14,7 @@ impl<H: Host> Group<H> {
     /// Ends replication: a last checkpoint, then both replicas keep it and go solo. With
     /// `abandon_peer` at once and without the other side; a secondary gives its copy up then.
     pub async fn stop(&self, generation: Generation, abandon_peer: bool) -> Result<()> {
-        let _turn = self.turn().await;
+        let _turn = self.turn().await?;
         if !self.allow(Operation::Stop)? {
             return Ok(());
         }

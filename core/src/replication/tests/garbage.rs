@@ -43,7 +43,11 @@ async fn stranger(sim: &Sim, pair: &Pair, sent: Vec<u8>) -> (String, Duration, V
     let (host, group) = (b.clone(), pair.secondary.clone());
     let began = sim.elapsed();
     let served = b.call("serve stranger", async move {
-        serve_link(&host, far, |id| (id.as_str() == "g").then_some(group)).await.to_string()
+        serve_link(&host, far, |id| {
+            (id.as_str() == "g").then_some(group).ok_or_else(|| "no group".to_owned())
+        })
+        .await
+        .to_string()
     });
     if !sent.is_empty() {
         near.send(vec![Data::copy_of(&sent)]).await.unwrap();

@@ -256,3 +256,22 @@ fn a_synchronous_write_completes_when_the_peer_has_it() {
         }
     });
 }
+
+#[test]
+fn a_volume_that_ends_within_a_cluster_is_made_good_to_its_last_byte() {
+    run(|sim| async move {
+        let size = SIZE + 512;
+        let pair = Pair::new(&sim, &[size], Some(0x11)).await;
+        pair.start(policy()).await;
+        let (p, tail) = (pair.volume(Primary), at(SIZE, 512));
+        sim.cut("a", "b");
+        sim.partition("a", "b", Direction::Both);
+        pair.wait_for(|pair| pair.primary.status().link == LinkState::Degraded).await;
+        fill(&p, tail, 0x33).await.unwrap();
+        assert_eq!(pair.primary.status().missing, CLUSTER);
+        sim.heal("a", "b");
+        pair.in_sync().await;
+        pair.checkpoint().await;
+        assert!(read(&pair.volume(View), tail).await.unwrap().iter().all(|b| *b == 0x33));
+    });
+}

@@ -1,6 +1,7 @@
 //! The filter on the simulator: scenarios, interleavings, faults, random histories.
 
 mod disk_faults;
+mod expand;
 mod garbage;
 mod interleavings;
 mod link_faults;

@@ -70,18 +70,18 @@ fn a_promoted_replica_that_can_t_become_a_secondary_stays_what_it_was() {
 }
 
 #[test]
-fn a_peer_with_other_sizes_is_refused_by_name_and_the_vm_goes_on() {
+fn a_peer_that_is_too_small_is_refused_by_name_and_the_vm_goes_on() {
     run(|sim| async move {
         let (a, b) = (sim.node("a"), sim.node("b"));
-        let primary = pair::group(&a, &[SIZE], Some(0x11)).await;
-        let secondary = pair::group(&b, &[2 * SIZE], None).await;
+        let primary = pair::group(&a, &[2 * SIZE], Some(0x11)).await;
+        let secondary = pair::group(&b, &[SIZE], None).await;
         listen(&b, "b", &secondary);
         secondary.start(spec(Role::Secondary, policy())).await.unwrap();
         primary.start(spec(Role::Primary, policy())).await.unwrap();
         sim.pause(Duration::from_secs(1)).await;
         let error = primary.get_error(G1).unwrap().unwrap();
         assert!(
-            error.contains("volumes differ") && error.contains("v0 (2097152 bytes)"),
+            error.contains("expand the secondary") && error.contains("v0 has 2097152 bytes"),
             "{error}"
         );
         fill(&primary.volume(V0, Primary).unwrap(), ALL, 0x22).await.unwrap();
@@ -252,8 +252,14 @@ fn the_old_primary_returns_as_secondary_and_gets_everything() {
             Some((Role::Primary, Stage::Running)),
             "it has not heard of it"
         );
-        let anew =
-            |role, peer| StartSpec { generation: G2, role, peer, policy: policy(), inbound: false };
+        let anew = |role, peer| StartSpec {
+            generation: G2,
+            role,
+            peer,
+            policy: policy(),
+            inbound: false,
+            adopt: false,
+        };
         back.start(anew(Role::Secondary, None)).await.unwrap();
         listen(&a, "a", &back);
         assert_eq!(

@@ -82,7 +82,10 @@ pub(crate) fn listen(host: &SimHost, path: &str, group: &Group<SimHost>) {
             let stream = listener.accept().await;
             let (h, g) = (host2.clone(), group.clone());
             host2.spawn("serve link", async move {
-                serve_link(&h, stream, |id| (id.as_str() == "g").then_some(g)).await;
+                serve_link(&h, stream, |id| {
+                    (id.as_str() == "g").then_some(g).ok_or_else(|| "no group".to_owned())
+                })
+                .await;
             });
         }
     });
@@ -168,7 +171,7 @@ impl Pair {
 
 pub(crate) fn spec(role: Role, policy: Policy) -> StartSpec {
     let peer = (role == Role::Primary).then(address);
-    StartSpec { generation: G1, role, peer, policy, inbound: false }
+    StartSpec { generation: G1, role, peer, policy, inbound: false, adopt: false }
 }
 
 pub(crate) async fn read<D: Disk>(disk: &D, range: ByteRange) -> Result<Vec<u8>> {

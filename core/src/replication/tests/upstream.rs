@@ -35,6 +35,7 @@ async fn start_inbound(group: &Group<SimHost>) {
         peer: None,
         policy: policy(),
         inbound: true,
+        adopt: false,
     };
     group.start(spec).await.unwrap();
 }
@@ -212,6 +213,7 @@ fn eleven_after_a_failover_calls_that_name_no_peer_are_ignored() {
                 peer: None,
                 policy: policy(),
                 inbound: false,
+                adopt: false,
             };
             group.start(solo).await.unwrap();
             group.checkpoint(G2).await.unwrap();
@@ -229,6 +231,7 @@ fn eleven_after_a_failover_calls_that_name_no_peer_are_ignored() {
             peer,
             policy: Policy::default(),
             inbound: false,
+            adopt: false,
         };
         group.start(again).await.unwrap();
         assert_eq!(

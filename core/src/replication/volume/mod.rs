@@ -16,6 +16,7 @@ use std::rc::Rc;
 use super::group::Group;
 use super::primary::Payload;
 use super::secondary::Secondary;
+use super::sessions::is_primary_of;
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::overlay::Stage;
 use crate::units::{ByteOffset, ByteRange, Generation, VolumeIndex};
@@ -83,7 +84,19 @@ impl<H: Host> Drop for Opening<H> {
 impl<H: Host> Group<H> {
     /// Opens a volume for one kind of access, in the current generation.
     pub fn volume(&self, index: VolumeIndex, kind: ExportKind) -> Result<Volume<H>> {
-        let (generation, size, name) = {
+        let generation = self.state().generation;
+        self.volume_of(index, kind, generation)
+    }
+
+    /// Opens a volume for a device that is bound to `generation`: the current one, or one that is
+    /// carried over.
+    pub fn volume_of(
+        &self,
+        index: VolumeIndex,
+        kind: ExportKind,
+        generation: Generation,
+    ) -> Result<Volume<H>> {
+        let (size, name) = {
             let s = self.state();
             let m = s.members.get(index.get()).ok_or_else(|| {
                 Error::own(
@@ -91,9 +104,15 @@ impl<H: Host> Group<H> {
                     format!("group {} has no volume number {}", s.group, index.0),
                 )
             })?;
-            let name = format!("{}/{}@{}", m.volume, kind.name(), s.generation);
-            (s.generation, m.size, name)
+            let name = format!("{}/{}@{generation}", m.volume, kind.name());
+            (m.size, name)
         };
+        if !self.serves(index, kind, generation) {
+            return Err(Error::own(
+                ErrorKind::Stale,
+                format!("{name}: the group is of generation {} now", self.state().generation),
+            ));
+        }
         if !self.offers(kind) {
             return Err(Error::own(
                 ErrorKind::NotPermitted,
@@ -101,6 +120,14 @@ impl<H: Host> Group<H> {
             ));
         }
         Ok(Volume(Rc::new(Opening { group: self.clone(), index, kind, generation, size, name })))
+    }
+
+    /// Whether a device bound to `generation` goes on.
+    fn serves(&self, index: VolumeIndex, kind: ExportKind, generation: Generation) -> bool {
+        let s = self.state();
+        s.generation == generation
+            || kind == ExportKind::Primary
+                && s.members.get(index.get()).is_some_and(|m| is_primary_of(&s, m, generation))
     }
 
     /// Whether a volume of this kind can be opened now.
@@ -132,8 +159,8 @@ impl<H: Host> Group<H> {
 
 impl<H: Host> Opening<H> {
     fn check(&self) -> Result<()> {
-        let current = self.group.state().generation;
-        if current != self.generation {
+        if !self.group.serves(self.index, self.kind, self.generation) {
+            let current = self.group.state().generation;
             return Err(Error::own(
                 ErrorKind::Stale,
                 format!(

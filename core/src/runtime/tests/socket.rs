@@ -3,16 +3,16 @@ use std::time::Duration;
 
 use super::on_each;
 use crate::runtime::{
-    Address, BUF_MAX, Buf, Data, Env, Listener, Reader, ShardEnv, SocketStream, Stream, timeout,
+    Address, BUF_MAX, Buf, Data, Env, Listener, Reader, ShardEnv, ShardStream, Stream, timeout,
 };
 
-fn pair(env: &ShardEnv) -> (SocketStream, SocketStream) {
+fn pair(env: &ShardEnv) -> (ShardStream, ShardStream) {
     let (a, b) = UnixStream::pair().unwrap();
     (env.adopt(a.into()).unwrap(), env.adopt(b.into()).unwrap())
 }
 
 /// Answers every byte with itself until the end.
-async fn echo(stream: SocketStream) {
+async fn echo(stream: ShardStream) {
     let mut buf = Buf::new(64 << 10);
     loop {
         let (back, n) = stream.recv(buf, 0).await;

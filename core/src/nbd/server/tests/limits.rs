@@ -111,7 +111,7 @@ fn large_reads_hold_at_most_64_mib() {
         world.run(async move {
             while left > 0 {
                 let len = left.min(BUF_MAX);
-                left -= client.recv(crate::runtime::Buf::new(len), 0).await.1.unwrap();
+                left -= client.recv(Buf::new(len), 0).await.1.unwrap();
             }
         });
     }
