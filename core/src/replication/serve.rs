@@ -167,10 +167,7 @@ impl<H: Host> Drop for Settling<H> {
 }
 
 /// Makes durable what the hello decides. A promotion, or a newer hello, waits until it has.
-async fn settle<H: Host>(
-    s: &Rc<Secondary<H>>,
-    theirs: &Hello,
-) -> Result<bool, LinkError> {
+async fn settle<H: Host>(s: &Rc<Secondary<H>>, theirs: &Hello) -> Result<bool, LinkError> {
     if theirs.anew {
         s.forget().await.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     }

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::devices::Devices;
 use super::proto::attach_server::AttachServer;
 use super::service::Service;
-use crate::attach::{StateDirectory, probe};
+use crate::attach::{Network, StateDirectory, probe};
 use crate::engine::api::Refusal;
 use crate::engine::error::EngineError;
 use crate::engine::listeners::{Acceptor, Socket};
@@ -34,6 +34,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// The directory that remembers devices.
     pub state: PathBuf,
+    /// How engines on other nodes are reached.
+    pub network: Network,
 }
 
 /// Runs the daemon on the calling thread until it is told to end.
@@ -59,7 +61,8 @@ async fn serve(options: &Options) -> Result<(), EngineError> {
     let state = StateDirectory::open(&options.state)
         .map_err(|e| EngineError::system("can't remember devices", e))?;
     let runtime = tokio::runtime::Handle::current();
-    let opening = tokio::task::spawn_blocking(move || Devices::open(state, runtime));
+    let network = options.network.clone();
+    let opening = tokio::task::spawn_blocking(move || Devices::open(state, network, runtime));
     let devices =
         opening.await.map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))??;
     let acceptor = Acceptor::bind(&Address::Unix(options.socket.clone()))
