@@ -35,6 +35,9 @@ pub(super) trait Device: Send {
     /// Its length in bytes.
     fn size(&self) -> u64;
 
+    /// Whether the node is this device still: root can take it away from us.
+    fn is_there(&self) -> bool;
+
     /// Makes it `size` bytes long, which is not shorter than it is.
     fn grow(&mut self, size: u64) -> io::Result<()>;
 

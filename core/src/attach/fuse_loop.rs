@@ -25,7 +25,8 @@ pub(super) struct FuseLoop {
 impl FuseLoop {
     /// Makes both.
     pub(super) fn make(plan: &Plan, requests: Requests) -> io::Result<Self> {
-        let (length, name) = (Length::new(plan.size), format!("understudy-{}", plan.name));
+        let (length, name) =
+            (Length::new(plan.size), format!("understudy-{}-{}", plan.name, plan.id));
         let root = fuse::serve(OneFile {
             name: name.clone(),
             length: length.clone(),
@@ -38,7 +39,7 @@ impl FuseLoop {
         // The loop device holds it from now on.
         let backing = open_at(root.as_fd(), &name, access)?;
         let shape = Shape { block_size: plan.block_size, read_only: plan.read_only };
-        let device = LoopDevice::make(backing.as_fd(), &plan.id, shape)?;
+        let device = LoopDevice::make(backing.as_fd(), shape)?;
         steps::reached("hold.configured");
         // Kernels say no by ignoring the flag. It would work, with everything cached twice.
         if device.about("loop/dio").is_ok_and(|dio| dio.trim() != "1") {
@@ -55,6 +56,10 @@ impl Device for FuseLoop {
 
     fn size(&self) -> u64 {
         self.length.get()
+    }
+
+    fn is_there(&self) -> bool {
+        self.device.is_over(&self.id)
     }
 
     fn grow(&mut self, size: u64) -> io::Result<()> {

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,13 @@ use super::loop_device::Release;
 use super::probe::probe;
 use super::record::{Record, StateDirectory};
 use super::request::Requests;
-use super::status::Status;
+use super::status::{DeviceState, Status};
 use super::{protect, steps};
 use crate::disk::Disk;
-use crate::runtime::{Env, Shard, ShardConfig, ShardGone, ShardHandle};
-use crate::units::{SECTOR, VolumeId};
+use crate::nbd::client::is_final;
+use crate::runtime::{Address, Env, Shard, ShardConfig, ShardGone, ShardHandle};
+use crate::tls::Tls;
+use crate::units::{ParseError, SECTOR, VolumeId};
 
 /// How long the first connection may take to come: an attach that can't have one is tried again by
 /// who asked for it.
@@ -57,8 +60,41 @@ pub enum Ready {
     },
 }
 
+/// How a holder may reach engines on other nodes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Network {
+    /// The directory of its certificates.
+    pub tls: Option<PathBuf>,
+    /// Whether `tcp:` addresses are allowed.
+    pub plaintext: bool,
+}
+
+impl Network {
+    /// The certificates, if this address needs them.
+    pub fn certificates(&self, address: &Address) -> Result<Option<Tls>, String> {
+        match (address, &self.tls) {
+            (Address::Tls { .. }, None) => Err(format!(
+                "{address} needs certificates: start the attach daemon with --tls DIRECTORY"
+            )),
+            (Address::Tls { .. }, Some(directory)) => {
+                Tls::open(directory, None).map(Some).map_err(|e| e.to_string())
+            }
+            (Address::Tcp(_), _) if !self.plaintext => Err(format!(
+                "{address} is plaintext: use tls:NODE@HOST:PORT, or start the attach daemon with \
+                 --insecure-plaintext"
+            )),
+            (Address::Tcp(_) | Address::Unix(_), _) => Ok(None),
+        }
+    }
+}
+
 /// Holds the device of `volume` until it is released. Returns only then, or when there is none.
-pub fn hold(state: &StateDirectory, volume: &VolumeId, id: &str) -> io::Result<()> {
+pub fn hold(
+    state: &StateDirectory,
+    network: &Network,
+    volume: &VolumeId,
+    id: &str,
+) -> io::Result<()> {
     protect::stand_alone();
     protect::protect();
     steps::reached("hold.begun");
@@ -66,7 +102,7 @@ pub fn hold(state: &StateDirectory, volume: &VolumeId, id: &str) -> io::Result<(
         io::Error::new(io::ErrorKind::NotFound, format!("no device {id} of {volume} is wanted"))
     })?;
     let listener = UnixListener::bind(state.socket(id))?;
-    let mut held = match Held::make(&record) {
+    let mut held = match Held::make(&record, network) {
         Ok(held) => held,
         Err((why, message)) => {
             warn!("can't attach {volume}: {message}");
@@ -110,14 +146,16 @@ struct Held {
 type Failed = (Refused, String);
 
 impl Held {
-    fn make(record: &Record) -> Result<Self, Failed> {
+    fn make(record: &Record, network: &Network) -> Result<Self, Failed> {
         let system = |e: &dyn std::fmt::Display| (Refused::System, e.to_string());
         let backend = probe().map_err(|e| system(&e))?;
-        let address = record.engine_nbd.parse().map_err(|e| system(&e))?;
-        let shard = Shard::start("attach", ShardConfig::default()).map_err(|e| system(&e))?;
+        let address: Address = record.engine_nbd.parse().map_err(|e: ParseError| system(&e))?;
+        let tls = network.certificates(&address).map_err(|e| system(&e))?;
+        let config = ShardConfig { tls, plaintext: network.plaintext, ..ShardConfig::default() };
+        let shard = Shard::start("attach", config).map_err(|e| system(&e))?;
         let counters = Arc::new(Counters::new());
         let target = Target { address, export: record.export() };
-        let (size, block) = connect(&shard, target, counters.clone())?;
+        let (size, block) = connect(&shard, target, record.read_only, counters.clone())?;
         steps::reached("hold.connected");
         let plan = Plan {
             id: record.id.clone(),
@@ -132,9 +170,16 @@ impl Held {
     }
 
     fn status(&self) -> Status {
-        let (state, error) = self.counters.state();
+        let path = self.device.path();
+        let (state, error) = if self.device.is_there() {
+            self.counters.state()
+        } else {
+            let error =
+                format!("{} was taken away, by losetup --detach or the like", path.display());
+            (DeviceState::Gone, Some(error))
+        };
         Status {
-            path: self.device.path(),
+            path,
             size: self.device.size(),
             state,
             error,
@@ -161,7 +206,7 @@ impl Held {
         let renewed = self.shard.run(|env| async move {
             let line = line::installed()?;
             let renewed = crate::runtime::timeout(&env, RESIZE, line.renew()).await;
-            Some(renewed.map(|r| r.map_err(|e| (line::is_final(&e), e.to_string()))))
+            Some(renewed.map(|r| r.map_err(|e| (is_final(&e), e.to_string()))))
         });
         let size = match block_on(renewed) {
             Ok(Some(Some(Ok(size)))) => size,
@@ -221,6 +266,7 @@ impl Held {
 fn connect(
     shard: &ShardHandle,
     target: Target,
+    read_only: bool,
     counters: Arc<Counters>,
 ) -> Result<(u64, u64), Failed> {
     let connected = shard.run(move |env| async move {
@@ -228,11 +274,15 @@ fn connect(
         let client = loop {
             match line::connect(&env, &target).await {
                 Ok(client) => break client,
-                Err(e) if line::is_final(&e) => return Err((Refused::Gone, e.to_string())),
+                Err(e) if is_final(&e) => return Err((Refused::Gone, e.to_string())),
                 Err(e) if env.now() >= until => return Err((Refused::Away, e.to_string())),
                 Err(_) => env.sleep(Duration::from_millis(50)).await,
             }
         };
+        if client.is_read_only() && !read_only {
+            let message = "the engine serves it read-only: attach it read-only".to_owned();
+            return Err((Refused::System, message));
+        }
         let shape = (client.len(), client.alignment().max(SECTOR));
         line::install(Line::new(&env, target, counters, client));
         Ok(shape)

@@ -23,14 +23,18 @@
 //!   requests have ended, and only then can the next one open them. An engine that lives takes no
 //!   request from a connection that it has ended, and those it had taken hold their place in the range
 //!   lock, in front of the one that is sent again. Over a network what was sent may arrive late, on a
-//!   connection that the engine does not know to be dead: there the engine must end the old connection
-//!   of a session before it lets a new one in.
+//!   connection that the engine does not know to be dead: so it ends the older connections of a session,
+//!   and waits until nothing of them is under way, before it serves the first request of a new one.
 //!
 //! **Why nothing acknowledged is sent again.** A write that the engine answered is in its files (page
 //! cache, or device with direct I/O): its SIGKILL does not take it back. A power cut of the engine's
 //! node may, if no flush came after it; so would it with any disk. For a device on another node the
 //! promise is the same: durable after a flush, and a flush in flight at the break is asked again of the
 //! engine that has the files open then, which syncs all that any process wrote to them.
+
+mod serve;
+
+pub(super) use serve::serve;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -39,25 +43,27 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::counters::{Counters, Kind};
-use super::request::{Failure, Request};
+use super::counters::Counters;
+use super::request::Failure;
 use super::status::DeviceState;
 use crate::disk::{Disk, Error, ErrorKind};
 use crate::nbd::Client;
-use crate::nbd::client::Options;
-use crate::runtime::{Address, Buf, Data, Env, Mono, ShardEnv, Signal};
-use crate::units::{ByteOffset, usize_of};
+use crate::nbd::client::{self, Options};
+use crate::runtime::{Address, Env, Mono, ShardEnv, Signal};
 
-/// The first and the longest pause between two attempts to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The first pause between two attempts to connect; then it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether an error of connecting means that there will never be a connection again.
-///
-/// The engine answers with NBD's policy error for a generation that was replaced or a session that was
-/// superseded; for what it does not have (yet), it has another one.
-pub(super) fn is_final(error: &Error) -> bool {
-    error.kind() == ErrorKind::Stale
+/// The longest pause: asking in vain at a Unix socket costs next to nothing, a network more.
+fn longest_pause(address: &Address) -> Duration {
+    match address {
+        Address::Unix(_) => Duration::from_millis(100),
+        _ => Duration::from_secs(1),
+    }
 }
+
+/// A connection that lasted so long was a good one: the next attempt needs no pause.
+const GOOD: Duration = Duration::from_secs(1);
 
 /// Which export of which engine.
 #[derive(Clone, Debug)]
@@ -75,6 +81,8 @@ pub(super) struct Line<E: Env> {
     changed: Signal,
     /// When the last connection came.
     since: Cell<Mono>,
+    /// How long to wait before the next attempt after one that failed.
+    pause: Cell<Duration>,
 }
 
 enum State<E: Env> {
@@ -102,20 +110,6 @@ pub(super) fn installed() -> Option<Rc<Line<ShardEnv>>> {
     LINE.with_borrow(Clone::clone)
 }
 
-/// Serves one request on the calling shard.
-pub(super) async fn serve(request: Request) {
-    match installed() {
-        Some(line) => line.serve(request).await,
-        // Only before `install`, when there is no device yet.
-        None => match request {
-            Request::Read(_, done) => done(Err(Failure::Io)),
-            Request::Write(_, _, done) | Request::Zero(_, _, done) | Request::Flush(done) => {
-                done(Err(Failure::Io));
-            }
-        },
-    }
-}
-
 impl<E: Env> Line<E> {
     /// A line that has its first connection.
     pub(super) fn new(
@@ -133,102 +127,8 @@ impl<E: Env> Line<E> {
             state: RefCell::new(State::Connected(first)),
             changed: Signal::new(),
             since: Cell::new(env.now()),
+            pause: Cell::new(FIRST_PAUSE),
         })
-    }
-
-    /// Serves one request to its end, over as many connections as it takes.
-    pub(super) async fn serve(&self, request: Request) {
-        let kind = request.kind();
-        match request {
-            Request::Read(range, done) => {
-                let len = usize_of(range.len());
-                let mut buf = Some(self.env.alloc(len));
-                let result = self
-                    .insist(async |client: Client<E>| {
-                        let empty = buf.take().unwrap_or_else(|| Buf::new(len));
-                        let (filled, result) = client.read(range.offset(), empty).await;
-                        buf = Some(filled);
-                        result
-                    })
-                    .await;
-                self.ended(kind, result.is_ok());
-                match (result, buf) {
-                    (Ok(()), Some(buf)) => done(Ok(&buf)),
-                    (result, _) => done(Err(result.err().unwrap_or(Failure::Io))),
-                }
-            }
-            Request::Write(at, bytes, done) => {
-                // The one copy of our own beside the kernel's two: see `fuse`.
-                let data = Data::copy_of(&bytes);
-                drop(bytes);
-                let result = self
-                    .insist(async |client: Client<E>| {
-                        client.write(ByteOffset(at), data.clone()).await
-                    })
-                    .await;
-                self.ended(kind, result.is_ok());
-                done(result);
-            }
-            Request::Zero(range, punch, done) => {
-                let result = self
-                    .insist(async |client: Client<E>| client.write_zeroes(range, punch).await)
-                    .await;
-                self.ended(kind, result.is_ok());
-                done(result);
-            }
-            Request::Flush(done) => {
-                let result = self.insist(async |client: Client<E>| client.flush().await).await;
-                self.ended(kind, result.is_ok());
-                done(result);
-            }
-        }
-    }
-
-    fn ended(&self, kind: Kind, good: bool) {
-        self.counters.ended(kind, good);
-    }
-
-    /// Asks until there is an answer of the volume, and not of a connection.
-    async fn insist(
-        &self,
-        mut request: impl AsyncFnMut(Client<E>) -> crate::disk::Result<()>,
-    ) -> Result<(), Failure> {
-        let mut since: Option<Mono> = None;
-        loop {
-            let client = match self.connected() {
-                Some(Ok(client)) => client,
-                Some(Err(failure)) => return Err(failure),
-                None => {
-                    since.get_or_insert_with(|| self.env.now());
-                    self.changed.wait().await;
-                    continue;
-                }
-            };
-            let asked = self.env.now();
-            let result = request(client.clone()).await;
-            let lost = match &result {
-                Ok(()) => false,
-                Err(e) => e.kind() == ErrorKind::Disconnected || !client.is_connected(),
-            };
-            if lost {
-                since.get_or_insert(asked);
-                if let Err(e) = result {
-                    self.lost(&client, &e);
-                }
-                continue;
-            }
-            if let Some(since) = since {
-                self.counters.stalled(self.env.now().since(since));
-            }
-            return result.map_err(|e| {
-                tracing::warn!("the volume answers with an error: {e}");
-                match e.kind() {
-                    ErrorKind::NoSpace => Failure::NoSpace,
-                    ErrorKind::Invalid => Failure::Invalid,
-                    _ => Failure::Io,
-                }
-            });
-        }
     }
 
     /// The connection, or that there will be none; `None`: not now.
@@ -292,26 +192,32 @@ impl<E: Env> Line<E> {
     }
 
     async fn reconnect(&self) {
-        let mut pause = BACKOFF.0;
         // An engine that takes connections and drops them at once is not to be asked without a pause.
-        if self.env.now().since(self.since.get()) < BACKOFF.1 {
-            self.env.sleep(pause).await;
+        if self.env.now().since(self.since.get()) < GOOD {
+            self.rest().await;
+        } else {
+            self.pause.set(FIRST_PAUSE);
         }
         while self.connected().is_none() {
             match connect(&self.env, &self.target).await {
                 // Somebody else may have been faster.
                 Ok(client) if self.connected().is_none() => self.connect_to(client),
                 Ok(_) => return,
-                Err(e) if is_final(&e) => return self.fail(&e.to_string()).await,
+                Err(e) if client::is_final(&e) => return self.fail(&e.to_string()).await,
                 Err(e) => {
                     if self.connected().is_none() {
                         self.counters.set_state(DeviceState::Waiting, Some(e.to_string()));
                     }
-                    self.env.sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+                    self.rest().await;
                 }
             }
         }
+    }
+
+    async fn rest(&self) {
+        let pause = self.pause.get();
+        self.pause.set((pause * 2).min(longest_pause(&self.target.address)));
+        self.env.sleep(pause).await;
     }
 
     fn connect_to(&self, client: Client<E>) {
@@ -352,15 +258,5 @@ impl<E: Env> Line<E> {
 
 /// One attempt to connect.
 pub(super) async fn connect<E: Env>(env: &E, target: &Target) -> crate::disk::Result<Client<E>> {
-    let options = Options::default();
-    let connecting = env.connect(&target.address);
-    let stream = crate::runtime::timeout(env, options.handshake, connecting)
-        .await
-        .ok_or_else(|| {
-            let what =
-                format!("no connection to {} within {:?}", target.address, options.handshake);
-            Error::own(ErrorKind::Disconnected, what)
-        })?
-        .map_err(|e| Error::own(ErrorKind::Disconnected, e.to_string()))?;
-    Client::connect(env, stream, &target.export, &options).await
+    Client::open(env, &target.address, &target.export, &Options::default()).await
 }

@@ -1,9 +1,11 @@
 //! A loop device of ours: made, recognised, grown, released.
 //!
 //! ```text
-//!   name in the kernel (loop_info64.file_name): "understudy ID"     which device of ours it is, also
-//!                                                                   when who made it is dead
+//!   /sys/block/loopN/loop/backing_file: "/understudy-VOLUME-ID"      which device of ours it is
 //! ```
+//!
+//! The name is what tells a device apart when whoever made it is dead: the kernel knows it without
+//! asking the file system. (Not so `LOOP_GET_STATUS64`, which fails on a FUSE that has ended.)
 //!
 //! Traps:
 //! - `LOOP_CTL_GET_FREE` reserves nothing: another process may be faster, then `EBUSY`, and again.
@@ -53,8 +55,8 @@ pub(super) struct Shape {
 }
 
 impl LoopDevice {
-    /// A free device, put over `file`, under the name of `id`.
-    pub(super) fn make(file: BorrowedFd<'_>, id: &str, shape: Shape) -> io::Result<Self> {
+    /// A free device, put over `file`.
+    pub(super) fn make(file: BorrowedFd<'_>, shape: Shape) -> io::Result<Self> {
         let named = |what: &str| {
             let what = what.to_owned();
             move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"))
@@ -65,7 +67,7 @@ impl LoopDevice {
             .open(CONTROL)
             .map_err(named("can't open /dev/loop-control"))?;
         let flags = ioctl::DIRECT_IO | if shape.read_only { ioctl::READ_ONLY } else { 0 };
-        let info = Info { flags, name: name_of(id), ..Info::default() };
+        let info = Info { flags, ..Info::default() };
         for _ in 0..RACES {
             let number = ioctl::get_free(control.as_fd())
                 .map_err(named("no free loop device (raise the limit: max_loop)"))?;
@@ -80,10 +82,14 @@ impl LoopDevice {
         Err(io::Error::other(format!("{RACES} free loop devices were taken by others: try again")))
     }
 
-    /// The devices under the name of `id`: one, or none.
+    /// The device over the file of `id`, if there is one.
     pub(super) fn find(id: &str) -> io::Result<Option<Self>> {
-        let wanted = name_of(id);
-        Ok(configured()?.into_iter().find(|d| d.info().is_some_and(|info| info.name == wanted)))
+        Ok(configured()?.into_iter().find(|device| device.is_over(id)))
+    }
+
+    /// Whether it is over the file of `id`.
+    pub(super) fn is_over(self, id: &str) -> bool {
+        self.about("loop/backing_file").is_ok_and(|file| file.contains(id))
     }
 
     /// What it is over, if anything.
@@ -131,12 +137,9 @@ impl LoopDevice {
     /// keeps that from happening.
     pub(super) fn release(self, id: &str) -> io::Result<Release> {
         let open = self.open(true)?;
-        match ioctl::status(open.as_fd()) {
-            // Its number may be somebody else's by now.
-            Ok(info) if info.name != name_of(id) => return Ok(Release::Done),
-            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Ok(Release::Done),
-            Ok(_) => {}
-            Err(e) => return Err(e),
+        // Its number may be somebody else's by now; not later, while we have it open.
+        if !self.is_over(id) {
+            return Ok(Release::Done);
         }
         match ioctl::clear(open.as_fd()) {
             Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Ok(Release::Done),
@@ -144,12 +147,13 @@ impl LoopDevice {
             other => other?,
         }
         match ioctl::status(open.as_fd()) {
-            Ok(info) => {
-                let info = Info { flags: info.flags & !ioctl::AUTOCLEAR, ..info };
-                ioctl::set_status(open.as_fd(), &info)?;
+            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(Release::Done),
+            // All that may be changed is what is to be: no offset, no flag. Also of a device whose
+            // file system does not answer any more.
+            Ok(_) | Err(_) => {
+                ioctl::set_status(open.as_fd(), &Info::default())?;
                 Ok(Release::InUse)
             }
-            Err(_) => Ok(Release::Done),
         }
     }
 }
@@ -168,15 +172,6 @@ pub(super) fn configured() -> io::Result<Vec<LoopDevice>> {
         }
     }
     Ok(found)
-}
-
-fn name_of(id: &str) -> [u8; ioctl::NAME_LEN] {
-    let mut name = [0; ioctl::NAME_LEN];
-    let text = format!("understudy {id}");
-    for (to, from) in name.iter_mut().zip(text.bytes().take(ioctl::NAME_LEN - 1)) {
-        *to = from;
-    }
-    name
 }
 
 fn make_node(path: &Path, device: u64) -> io::Result<()> {

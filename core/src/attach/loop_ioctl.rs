@@ -24,13 +24,11 @@ const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 
 /// Writes are refused.
 pub(super) const READ_ONLY: u32 = 1;
-/// The kernel lets go of the file when nobody has the device open.
-pub(super) const AUTOCLEAR: u32 = 4;
 /// Requests go past the page cache.
 pub(super) const DIRECT_IO: u32 = 16;
 
 /// How many bytes a name has.
-pub(super) const NAME_LEN: usize = 64;
+const NAME_LEN: usize = 64;
 
 /// `struct loop_info64`.
 #[repr(C)]
@@ -128,7 +126,8 @@ pub(super) fn status(device: BorrowedFd<'_>) -> io::Result<Info> {
     Ok(info)
 }
 
-/// Changes flags and name. Waits for requests under way.
+/// Sets what may be changed: a flag that is not given is taken back (`AUTOCLEAR`), unless it can't be.
+/// Waits for requests under way.
 pub(super) fn set_status(device: BorrowedFd<'_>, info: &Info) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<Info>()` bytes from the pointer, which is what it points to,
     // during the call only.

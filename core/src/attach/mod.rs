@@ -44,10 +44,9 @@ pub mod steps;
 mod users;
 
 pub use control::{Answer, Ask, ControlError, Refused, ask};
-pub use holder::{Ready, hold};
+pub use holder::{Network, Ready, hold};
 pub use leftover::{Cleared, clear, find};
 pub use probe::{Backend, Missing, probe};
-pub use protect::quiet_end;
 pub use record::{Record, StateDirectory};
 pub use status::{DeviceState, IoCounters, Status};
 pub use users::users_of;

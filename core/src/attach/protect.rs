@@ -37,10 +37,3 @@ pub(super) fn stand_alone() {
     let _ = rustix::thread::set_name(c"understudy-hold");
     super::loop_ioctl::ignore_sigterm();
 }
-
-/// Ends the process at once, without running anything at its end.
-///
-/// A holder has threads that wait for the kernel; joining them is not possible.
-pub fn quiet_end(code: i32) -> ! {
-    std::process::exit(code)
-}

@@ -37,6 +37,8 @@ fn loops(number: u64) -> Vec<String> {
     configured()
         .unwrap_or_default()
         .into_iter()
+        // One of ours lies over no device, and asking a holder that is stopped would hang.
+        .filter(|over| over.about("loop/backing_file").is_ok_and(|f| !f.contains("/understudy-")))
         .filter(|over| over.info().is_some_and(|info| info.rdevice == number))
         .map(|over| format!("{} lies over it", over.path().display()))
         .collect()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use understudy_core::attach::{StateDirectory, hold};
+use understudy_core::attach::{Network, StateDirectory, hold};
 use understudy_core::engine::attach::api::Device;
 use understudy_core::engine::attach::client::AttachClient;
 use understudy_core::engine::attach::daemon;
@@ -40,6 +40,8 @@ enum Command {
         socket: Socket,
         #[command(flatten)]
         state: State,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Whether the daemon serves: exit status 0 or 1.
     Health {
@@ -56,6 +58,8 @@ enum Command {
     Hold {
         #[command(flatten)]
         state: State,
+        #[command(flatten)]
+        reach: Reach,
         /// The volume.
         #[arg(long)]
         volume: VolumeId,
@@ -80,6 +84,23 @@ struct State {
     state: PathBuf,
 }
 
+#[derive(Args, Debug)]
+struct Reach {
+    /// The directory of ca.crt, tls.crt and tls.key, in PEM, for engines on other nodes (tls:NODE@HOST:PORT);
+    /// read again when they change. The certificate is that of this node's engine.
+    #[arg(long, value_name = "DIRECTORY")]
+    tls: Option<PathBuf>,
+    /// Allows tcp: addresses of engines: whoever is on the way reads and changes volumes, unseen.
+    #[arg(long)]
+    insecure_plaintext: bool,
+}
+
+impl From<Reach> for Network {
+    fn from(reach: Reach) -> Self {
+        Self { tls: reach.tls, plaintext: reach.insecure_plaintext }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Flags::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,13 +113,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve { socket: Socket { socket }, state: State { state } } => {
+        Command::Serve { socket: Socket { socket }, state: State { state }, reach } => {
             telemetry::init(&Log::default())?;
-            daemon::run(&daemon::Options { socket, state })?;
+            daemon::run(&daemon::Options { socket, state, network: reach.into() })?;
         }
-        Command::Hold { state: State { state }, volume, id } => {
+        Command::Hold { state: State { state }, reach, volume, id } => {
             telemetry::init(&Log::default())?;
-            hold(&StateDirectory::open(&state)?, &volume, &id)?;
+            hold(&StateDirectory::open(&state)?, &reach.into(), &volume, &id)?;
         }
         Command::Health { socket } => {
             client(&socket, async |client| Ok(client.health().await?))?;

@@ -198,6 +198,11 @@ impl<E: Env> Client<E> {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether the server takes no writes.
+    pub fn is_read_only(&self) -> bool {
+        self.0.shared.server.flags & super::wire::flag::READ_ONLY != 0
+    }
+
     /// Whether requests can still succeed.
     pub fn is_connected(&self) -> bool {
         self.0.shared.dead.borrow().is_none()

@@ -25,10 +25,10 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// An attach daemon.
 pub struct Attachd {
     directory: PathBuf,
+    flags: Vec<String>,
     process: Option<Child>,
     runtime: tokio::runtime::Runtime,
     client: AttachClient,
-    starts: u32,
 }
 
 /// What there is of devices.
@@ -58,13 +58,19 @@ pub fn possible(test: &str) -> bool {
 impl Attachd {
     /// Starts one over an empty state directory.
     pub fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, &[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(directory: &Path, flags: &[&str]) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = {
             let _inside = runtime.enter();
             AttachClient::lazy(&directory.join("attach.sock"))
         };
         let directory = directory.to_owned();
-        let mut attachd = Self { directory, process: None, runtime, client, starts: 0 };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut attachd = Self { directory, flags, process: None, runtime, client };
         attachd.restart()?;
         Ok(attachd)
     }
@@ -81,7 +87,6 @@ impl Attachd {
     /// The same; it, or a holder that it starts, kills itself at this step.
     pub fn restart_to_die_at(&mut self, step: &str) -> Result<()> {
         self.kill();
-        self.starts += 1;
         let arguments = [
             format!("UNDERSTUDY_DIE_AT={step}"),
             tools::own("understudy-attachd")?.display().to_string(),
@@ -91,8 +96,9 @@ impl Attachd {
             "--state".to_owned(),
             self.state().display().to_string(),
         ];
+        let arguments = arguments.iter().chain(&self.flags);
         let mut process =
-            Child::start("attachd", &tools::find("env")?, &arguments, &self.directory)?;
+            Child::start("attachd", &tools::find("env")?, arguments, &self.directory)?;
         process.wait_until("it answered", START_LIMIT, || self.list().ok())?;
         self.process = Some(process);
         Ok(())

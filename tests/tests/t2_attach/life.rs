@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
-use understudy_core::engine::api::{ExportKind, Refusal};
+use understudy_core::engine::api::{ExportKind, Policy, Refusal, Role, Start};
 use understudy_core::engine::attach::api::{Attach, DeviceState, EngineAddresses};
 use understudy_core::runtime::Address;
 use understudy_tests::harness::attach::{attach_to, possible};
@@ -12,7 +12,7 @@ use understudy_tests::harness::nbd::Client;
 use understudy_tests::harness::process::Child;
 use understudy_tests::harness::tools;
 
-use crate::stage::{MIB, Mounted, Stage, generation, run, unique};
+use crate::stage::{MIB, Mounted, Stage, generation, run};
 
 /// Reads past the page cache.
 fn read_direct(device: &std::path::Path, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
@@ -220,30 +220,85 @@ fn a_device_that_was_failed_answers_with_errors_for_ever_and_can_be_replaced_whe
 }
 
 #[test]
+fn an_expanded_volume_is_a_longer_device_without_an_error_on_the_way() {
+    if !possible("t2_attach expand") {
+        return;
+    }
+    let stage = Stage::new("expands", 16 * MIB);
+    let device = stage.attach();
+    let path = device.path.display().to_string();
+    run("mkfs.ext4", ["-q", "-F", &path]);
+    let open = std::fs::File::options().read(true).write(true).open(&device.path).unwrap();
+    stage.expand(48 * MIB);
+    open.write_all_at(&[1; 4096], 15 * MIB).unwrap();
+    assert_eq!(stage.attachd.resize(&stage.volume).unwrap().size.0, 48 * MIB);
+    open.write_all_at(&[2; 4096], 48 * MIB - 4096).unwrap();
+    open.sync_all().unwrap();
+    drop(open);
+    assert_eq!(read_direct(&device.path, 48 * MIB - 4096, 4096).unwrap(), [2; 4096]);
+    assert_eq!(stage.attachd.device(&stage.volume).unwrap().io.errors, 0);
+    stage.attachd.detach(&stage.volume).unwrap();
+    stage.assert_nothing_is_left("at the end");
+}
+
+#[test]
 fn after_a_failover_the_old_device_fails_for_good_and_a_fresh_one_shows_the_promoted_volume() {
     if !possible("t2_attach failover") {
         return;
     }
     let stage = Stage::new("unused", MIB);
     let directory = tempfile::tempdir().unwrap();
-    let options = EnginesOptions::new(&[8 * MIB], understudy_core::engine::api::Policy::default());
+    let options = EnginesOptions::new(&[8 * MIB], Policy::default());
     let mut pair = Engines::start(directory.path(), &options).unwrap();
     let volume = pair.members[0].volume.clone();
     let old = attach_to(&pair.primary, &volume, pair.generation);
     let device = stage.attachd.attach(&old).unwrap();
     std::fs::write(&device.path, vec![0x77; 4096]).unwrap();
     pair.checkpoint().unwrap();
-    std::fs::write(&device.path, vec![0x88; 4096]).unwrap();
+    let open = std::fs::File::options().read(true).write(true).open(&device.path).unwrap();
+    open.write_all_at(&[0x88; 4096], 0).unwrap();
+    open.sync_all().unwrap();
 
-    pair.failover(false).unwrap();
-    // The old primary learns of it when the new one, or anybody with the generation, tells it.
+    // The node loses its power; a request waits for its engine.
     pair.primary.kill();
+    let path = device.path.clone();
+    let waiting = std::thread::spawn(move || read_direct(&path, 4096, 4096));
+    stage.attachd.wait_for(&volume, "Waiting", |d| d.state == DeviceState::Waiting).unwrap();
+    pair.failover(false).unwrap();
+    // It returns, and learns that it was replaced when it is made the secondary.
+    pair.primary.restart().unwrap();
+    pair.primary
+        .start_group(&Start {
+            group: pair.group.clone(),
+            generation: pair.generation,
+            role: Role::Secondary,
+            members: pair.members.clone(),
+            peer: None,
+            policy: Policy::default(),
+            inbound: false,
+            adopt: false,
+        })
+        .unwrap();
+    let gone = stage.attachd.wait_for(&volume, "Gone", |d| d.state == DeviceState::Gone).unwrap();
+    assert!(gone.error.is_some(), "{gone:#?}");
+    // That request may have been served before the engine knew better; none after it is.
+    drop(waiting.join().unwrap());
+    for _ in 0..10 {
+        let error = read_direct(&device.path, 4096, 4096).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(5), "{error}");
+        assert!(open.write_all_at(&[0x99; 4096], 0).is_ok_and(|()| open.sync_all().is_err()));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Neither does it come back with the daemon's help, while somebody holds it.
     let promoted = attach_to(&pair.secondary, &volume, pair.generation);
-    let refused = stage.attachd.attach(&promoted);
-    let fresh = match refused {
-        Ok(fresh) => fresh,
-        Err(e) => panic!("the old device is unused: {e}"),
-    };
+    let refused = stage.attachd.attach(&promoted).unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::WrongState), "{refused}");
+    assert!(
+        refused.to_string().contains("Gone") || refused.to_string().contains("gone"),
+        "{refused}"
+    );
+    drop(open);
+    let fresh = stage.attachd.attach(&promoted).unwrap();
     assert_eq!(read_direct(&fresh.path, 0, 4096).unwrap(), vec![0x77; 4096]);
     stage.attachd.detach(&volume).unwrap();
 
@@ -251,7 +306,7 @@ fn after_a_failover_the_old_device_fails_for_good_and_a_fresh_one_shows_the_prom
     let stale = Attach { generation: old.generation, ..promoted };
     let refused = stage.attachd.attach(&stale).unwrap_err();
     assert_eq!(refused.refusal(), Some(Refusal::WrongState), "{refused}");
-    drop(unique("end"));
+    stage.assert_nothing_is_left("at the end");
 }
 
 #[test]

@@ -11,5 +11,6 @@
 mod bench;
 mod leaks;
 mod life;
+mod remote;
 mod restarts;
 mod stage;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use understudy_core::engine::api::{ByteLen, Generation, Member, Policy, Role, Start, VolumeId};
 use understudy_core::engine::attach::api::{Attach, Device};
+use understudy_core::engine::client::EngineClient;
 use understudy_tests::harness::attach::{Attachd, Leftovers, attach_to};
 use understudy_tests::harness::engine::Engine;
 use understudy_tests::harness::tools;
@@ -38,16 +39,31 @@ impl Stage {
     pub(crate) fn new(name: &str, size: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let engine = Engine::start("a", directory.path(), &[]).unwrap();
-        let volume = unique(name);
-        let stage = Self {
-            attachd: Attachd::start(directory.path()).unwrap(),
-            engine,
-            volume,
-            generation: generation(2),
-            directory,
-        };
+        let attachd = Attachd::start(directory.path()).unwrap();
+        Self::of(directory, engine, attachd, name, size)
+    }
+
+    /// The same, of an engine and a daemon that run.
+    pub(crate) fn of(
+        directory: TempDir,
+        engine: Engine,
+        attachd: Attachd,
+        name: &str,
+        size: u64,
+    ) -> Self {
+        let (volume, generation) = (unique(name), generation(2));
+        let stage = Self { attachd, engine, volume, generation, directory };
         stage.add_volume(&stage.volume, size);
         stage
+    }
+
+    /// Makes the volume longer.
+    pub(crate) fn expand(&self, size: u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = EngineClient::lazy(&self.engine.api_address()).unwrap();
+            client.expand_replica(&self.volume, ByteLen(size)).await.unwrap();
+        });
     }
 
     /// A further solo volume.

@@ -6,9 +6,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
@@ -16,11 +17,15 @@ use tracing::{debug, info, warn};
 use super::devices::Devices;
 use super::proto::attach_server::AttachServer;
 use super::service::Service;
-use crate::attach::{StateDirectory, probe};
+use crate::attach::{Network, StateDirectory, probe};
 use crate::engine::api::Refusal;
 use crate::engine::error::EngineError;
 use crate::engine::listeners::{Acceptor, Socket};
 use crate::runtime::Address;
+
+/// How long calls under way, and clients that stay connected, may hold up the end. What a call has
+/// begun is finished or removed by the next daemon.
+const END: Duration = Duration::from_secs(1);
 
 /// Where things are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +34,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// The directory that remembers devices.
     pub state: PathBuf,
+    /// How engines on other nodes are reached.
+    pub network: Network,
 }
 
 /// Runs the daemon on the calling thread until it is told to end.
@@ -39,7 +46,9 @@ pub fn run(options: &Options) -> Result<(), EngineError> {
         .enable_all()
         .build()
         .map_err(|e| EngineError::system("can't start the attach daemon's thread", e))?;
-    runtime.block_on(serve(options))
+    let result = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(END);
+    result
 }
 
 async fn serve(options: &Options) -> Result<(), EngineError> {
@@ -52,7 +61,8 @@ async fn serve(options: &Options) -> Result<(), EngineError> {
     let state = StateDirectory::open(&options.state)
         .map_err(|e| EngineError::system("can't remember devices", e))?;
     let runtime = tokio::runtime::Handle::current();
-    let opening = tokio::task::spawn_blocking(move || Devices::open(state, runtime));
+    let network = options.network.clone();
+    let opening = tokio::task::spawn_blocking(move || Devices::open(state, network, runtime));
     let devices =
         opening.await.map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))??;
     let acceptor = Acceptor::bind(&Address::Unix(options.socket.clone()))
@@ -69,12 +79,14 @@ async fn serve(options: &Options) -> Result<(), EngineError> {
                     let _ = tx.try_send(Ok(stream));
                 }
                 Ok(_) => {}
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     });
     info!(socket = %options.socket.display(), "serving");
-    Server::builder()
+    let ending = Arc::new(Notify::new());
+    let (told, over) = (ending.clone(), ending);
+    let serving = Server::builder()
         .add_service(health)
         .add_service(AttachServer::new(Service(Arc::new(devices))))
         .serve_with_incoming_shutdown(ReceiverStream::new(rx), async move {
@@ -83,7 +95,14 @@ async fn serve(options: &Options) -> Result<(), EngineError> {
                 _ = tokio::signal::ctrl_c() => {}
             }
             info!("ending; devices stay");
-        })
-        .await
-        .map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))
+            told.notify_one();
+        });
+    let late = async move {
+        over.notified().await;
+        tokio::time::sleep(END).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|e| EngineError::new(Refusal::Internal, e.to_string())),
+        () = late => Ok(()),
+    }
 }

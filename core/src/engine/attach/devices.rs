@@ -8,6 +8,11 @@
 //!
 //! All of it blocks, and runs on threads that may. One call at a time for each volume.
 
+mod session;
+mod told;
+
+pub(super) use told::refused;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +21,15 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::api::{Attach, ByteLen, Device, DeviceState, EngineAddresses, Generation, VolumeId};
+use super::api::{Attach, Device, DeviceState, Generation, VolumeId};
 use super::holders;
 use crate::attach::steps::reached;
 use crate::attach::{
-    Answer, Ask, Cleared, Record, Refused, StateDirectory, Status, ask, clear, find, probe,
-    users_of,
+    Answer, Ask, Cleared, Network, Record, Refused, StateDirectory, Status, ask, clear, find, probe,
 };
 use crate::engine::api::Refusal;
-use crate::engine::client::EngineClient;
 use crate::engine::error::EngineError;
+use told::{device, in_use, same};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -35,18 +39,16 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// How long it may take to say how it stands.
 const STATUS: Duration = Duration::from_secs(2);
 
-/// How long the engine may take to open or close a session.
-const SESSION: Duration = Duration::from_secs(5);
-
 /// A device that seems in use may only be looked at by udev: asked so often, after pauses.
 const RELEASE: (u32, Duration) = (5, Duration::from_millis(100));
 
-/// How long a holder may take to end once it said that it does.
+/// How long a holder may take to end once it said that it does, or said nothing any more.
 const END: Duration = Duration::from_secs(5);
 
 /// The devices of one state directory.
 pub(super) struct Devices {
     state: StateDirectory,
+    network: Network,
     runtime: Handle,
     busy: Mutex<BTreeMap<VolumeId, Arc<Mutex<()>>>>,
     /// One daemon for one directory.
@@ -75,14 +77,14 @@ fn system(what: &str) -> impl Fn(std::io::Error) -> EngineError {
 
 impl Devices {
     /// Takes the directory, and finds again what is attached.
-    pub(super) fn open(state: StateDirectory, runtime: Handle) -> Result<Self> {
+    pub(super) fn open(state: StateDirectory, network: Network, runtime: Handle) -> Result<Self> {
         let lock = state.lock().map_err(system("can't lock the state directory"))?;
         let Some(lock) = lock else {
             let path = state.path().display();
             let text = format!("{path} belongs to an attach daemon that runs: stop it first");
             return Err(EngineError::new(Refusal::Unavailable, text));
         };
-        let devices = Self { state, runtime, busy: Mutex::default(), _lock: lock };
+        let devices = Self { state, network, runtime, busy: Mutex::default(), _lock: lock };
         devices.state.sweep().map_err(system("can't tidy up the state directory"))?;
         for volume in devices.volumes()? {
             match devices.look(&volume)? {
@@ -142,6 +144,8 @@ impl Devices {
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let volume = &attach.volume;
         probe().map_err(|e| EngineError::new(Refusal::Unimplemented, e.to_string()))?;
+        let reached = self.network.certificates(&attach.engine.nbd);
+        reached.map_err(|text| EngineError::new(Refusal::WrongState, text))?;
         match self.look(volume)? {
             Found::Nothing => {}
             Found::Left(record, lock) => self.forget(volume, &record, lock)?,
@@ -191,7 +195,7 @@ impl Devices {
             record.session = session;
             self.state.write(volume, &record).map_err(&failed)?;
             reached("attach.session-recorded");
-            let starting = holders::start(&self.state, volume, &record.id, &lock);
+            let starting = holders::start(&self.state, &self.network, volume, &record.id, &lock);
             self.runtime.block_on(starting)
         });
         match made {
@@ -237,14 +241,8 @@ impl Devices {
                 Ok(Answer::Refused { why, message }) => {
                     return Err(refused(&record.volume, why, &message));
                 }
-                // It may have died just now.
-                Ok(Answer::Status(_)) | Err(_) => {
-                    if let Found::Left(record, lock) = self.look(volume)? {
-                        return self.forget(volume, &record, lock);
-                    }
-                    let text = format!("the holder of {volume} does not answer: try again");
-                    return Err(EngineError::new(Refusal::Unavailable, text));
-                }
+                // It may be dying just now.
+                Ok(Answer::Status(_)) | Err(_) => break,
             }
         }
         reached("detach.released");
@@ -257,7 +255,8 @@ impl Devices {
                     std::thread::sleep(Duration::from_millis(2));
                 }
                 Found::Held(_) => {
-                    let text = format!("the holder of {volume} does not end: try again");
+                    let text =
+                        format!("the holder of {volume} neither answers nor ends: try again");
                     return Err(EngineError::new(Refusal::Unavailable, text));
                 }
             }
@@ -373,94 +372,4 @@ impl Devices {
             })
             .transpose()
     }
-
-    /// A session of the engine; `None` from one that knows none.
-    fn open_session(&self, attach: &Attach) -> Result<Option<u64>> {
-        let _inside = self.runtime.enter();
-        let asked = EngineClient::lazy(&attach.engine.api).map(|c| c.with_deadline(SESSION));
-        let opened = asked.and_then(|client| {
-            self.runtime.block_on(client.open_session(&attach.volume, attach.generation))
-        });
-        match opened {
-            Ok(session) => Ok(Some(session)),
-            Err(e) if e.refusal() == Some(Refusal::Unimplemented) => Ok(None),
-            Err(e) => {
-                let refusal = e.refusal().unwrap_or(Refusal::Unavailable);
-                Err(EngineError::new(refusal, e.to_string()))
-            }
-        }
-    }
-
-    /// Ends the session, if the engine is there to be told: it ends by itself a while after its last
-    /// connection.
-    fn close_session(&self, record: &Record) {
-        let (Some(session), Ok(api), Ok(volume)) =
-            (record.session, record.engine_api.parse(), record.volume.parse())
-        else {
-            return;
-        };
-        let _inside = self.runtime.enter();
-        let closed = EngineClient::lazy(&api).and_then(|client| {
-            let client = client.with_deadline(SESSION);
-            self.runtime.block_on(async { client.close_session(&volume, session).await })
-        });
-        if let Err(e) = closed {
-            warn!("the session {session} of {volume} was not closed: {e}");
-        }
-    }
-}
-
-/// The device that is there, if it is what is asked for.
-fn same(there: Device, attach: &Attach) -> Result<Device> {
-    if there.read_only == attach.read_only {
-        return Ok(there);
-    }
-    let how = if there.read_only { "read-only" } else { "writable" };
-    let text = format!("{} is attached {how}: detach it first", attach.volume);
-    Err(EngineError::new(Refusal::Exists, text))
-}
-
-fn in_use(record: &Record, message: &str) -> EngineError {
-    let path = find(&record.id).ok().flatten().map(|(path, _)| path);
-    let users = path.map(|path| users_of(&path)).unwrap_or_default();
-    let users = if users.is_empty() {
-        "by something that can't be seen from here".to_owned()
-    } else {
-        users.join(", ")
-    };
-    let text = format!("{}: {message}: {users}; unmount or close it first", record.volume);
-    EngineError::new(Refusal::WrongState, text)
-}
-
-/// A holder's refusal, as the API says it.
-pub(super) fn refused(volume: &str, why: Refused, message: &str) -> EngineError {
-    let refusal = match why {
-        Refused::InUse | Refused::Gone => Refusal::WrongState,
-        Refused::Away => Refusal::Unavailable,
-        Refused::System => Refusal::Internal,
-    };
-    EngineError::new(refusal, format!("{volume}: {message}"))
-}
-
-fn device(record: &Record, status: Status) -> Result<Device> {
-    let bad = |e: crate::units::ParseError| {
-        EngineError::new(Refusal::DataLoss, format!("the record of {}: {e}", record.volume))
-    };
-    Ok(Device {
-        volume: record.volume.parse().map_err(bad)?,
-        generation: record.generation.parse().map_err(bad)?,
-        path: status.path,
-        size: ByteLen(status.size),
-        read_only: record.read_only,
-        state: status.state,
-        error: status.error,
-        session: record.session,
-        reconnects: status.reconnects,
-        longest_stall: Duration::from_micros(status.longest_stall),
-        io: status.io,
-        engine: EngineAddresses {
-            api: record.engine_api.parse().map_err(bad)?,
-            nbd: record.engine_nbd.parse().map_err(bad)?,
-        },
-    })
 }

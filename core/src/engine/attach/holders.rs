@@ -1,7 +1,7 @@
 //! Starting a device's process.
 //!
 //! ```text
-//!   /proc/self/exe hold --state DIRECTORY --volume VOLUME --id ID
+//!   /proc/self/exe hold --state DIRECTORY --volume VOLUME --id ID [--tls DIRECTORY]
 //!      stdin   the volume's lock: held until the last copy of the descriptor is closed
 //!      stdout  one line: ready, or why not
 //! ```
@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use super::devices::refused;
 use crate::attach::steps::reached;
-use crate::attach::{Ready, StateDirectory, Status};
+use crate::attach::{Network, Ready, StateDirectory, Status};
 use crate::engine::api::{Refusal, VolumeId};
 use crate::engine::error::EngineError;
 
@@ -32,6 +32,7 @@ pub(super) fn new_id() -> std::io::Result<String> {
 /// Starts the holder of a volume, and waits until its device is there. After an error it is dead.
 pub(super) async fn start(
     state: &StateDirectory,
+    network: &Network,
     volume: &VolumeId,
     id: &str,
     lock: &File,
@@ -40,9 +41,16 @@ pub(super) async fn start(
         EngineError::new(Refusal::Internal, format!("can't start a holder for {volume}: {e}"))
     };
     // The program that runs, also when its file was replaced by a newer one.
-    let mut child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("hold");
+    if let Some(directory) = &network.tls {
+        command.arg("--tls").arg(directory);
+    }
+    if network.plaintext {
+        command.arg("--insecure-plaintext");
+    }
+    let mut child = command
         .arg0("understudy-attachd")
-        .arg("hold")
         .arg("--state")
         .arg(state.path())
         .args(["--volume", volume.as_str(), "--id", id])

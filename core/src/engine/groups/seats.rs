@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   open ─► Seat (no request yet) ─► first request: the session is let in ─► ... ─► dropped: left
-//!              │                          └─ tools and older sessions are cut first
+//!              │                          └─ tools, older sessions, and older connections of this one
+//!              │                             are cut first
 //!              └─ dropped by a handshake that only asked: as if it had never been
 //! ```
 //!
@@ -37,6 +38,8 @@ struct Inner {
     closed: RefCell<BTreeMap<VolumeIndex, u64>>,
     /// Before that, nobody knows who was there.
     opened: Mono,
+    /// The last connection's.
+    serial: Cell<u64>,
     /// Nobody gets in any more: the group is about to be closed.
     shut: Cell<bool>,
     changed: Signal,
@@ -49,6 +52,8 @@ pub(super) struct Place {
     pub(super) generation: Generation,
     pub(super) session: Option<u64>,
     pub(super) switch: Revocation,
+    /// Grows with each connection.
+    serial: u64,
     /// It has made a request.
     entered: Cell<bool>,
 }
@@ -73,6 +78,7 @@ impl Hall {
             left: RefCell::default(),
             closed: RefCell::default(),
             opened: env.now(),
+            serial: Cell::new(0),
             shut: Cell::new(false),
             changed: Signal::new(),
         }))
@@ -88,7 +94,9 @@ impl Hall {
     ) -> Seat {
         let switch = Revocation::new();
         let entered = Cell::new(false);
-        let place = Rc::new(Place { index, kind, generation, session, switch, entered });
+        let serial = self.0.serial.get() + 1;
+        self.0.serial.set(serial);
+        let place = Rc::new(Place { index, kind, generation, session, switch, serial, entered });
         self.0.taken.borrow_mut().push(place.clone());
         Seat { hall: self.clone(), place }
     }
@@ -157,14 +165,16 @@ impl Seat {
         &self.place
     }
 
-    /// Makes room before the first request of a session: tools and older sessions end.
+    /// Makes room before the first request of a connection with a session: tools and older sessions
+    /// end, and older connections of the same. A consumer that connects anew sends again what was not
+    /// answered; what of it was on its way on the old connection must not come after that.
     pub(super) async fn make_room(&self) -> bool {
         let Some(number) = self.place.session else { return true };
-        let index = self.place.index;
+        let (index, serial) = (self.place.index, self.place.serial);
         let older = move |p: &Place| {
             p.index == index
                 && p.kind == ExportKind::Primary
-                && p.session.is_none_or(|n| n < number)
+                && p.session.is_none_or(|n| n < number || n == number && p.serial < serial)
         };
         self.hall.cut(older);
         self.hall.empty(REST, older).await

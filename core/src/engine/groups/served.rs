@@ -49,7 +49,8 @@ impl Served {
         if let Some(number) = place.session {
             if !this.seat.make_room().await {
                 let text = format!("{}: connections before this one don't end", this.name);
-                return Err(Error::own(ErrorKind::Io, text));
+                // Not an error of the volume: who asked connects anew, and waits on.
+                return Err(Error::own(ErrorKind::Stale, text));
             }
             this.group.let_in(place.index, number, place.generation).await?;
         }
