@@ -102,6 +102,34 @@ fn an_api_server_takes_every_object_as_it_stands() {
 }
 
 #[test]
+fn the_examples_apply_as_they_stand() {
+    if !programs::require("the examples on an API server", &programs::T3) {
+        return;
+    }
+    let bench = Bench::shared().unwrap();
+    let kubectl = bench.kubectl().unwrap();
+    // What a cluster has by itself: an account for pods, and KubeVirt's type where that is installed.
+    kubectl.run(["create", "serviceaccount", "default", "--namespace", "default"]).unwrap();
+    let virtual_machines = workspace().join("tests/cluster/virtualmachines.yaml");
+    kubectl.run(["apply", "-f", virtual_machines.to_str().unwrap()]).unwrap();
+    let words = ["wait", "--for=condition=Established", "crd/virtualmachines.kubevirt.io"];
+    kubectl.run(words).unwrap();
+    let folder = workspace().join("examples/cluster");
+    let mut applied = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let file = path.to_str().unwrap();
+            // The namespace is in one of the files, and they come in any order.
+            let _there = kubectl.run(["create", "namespace", "shop"]);
+            kubectl.run(["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
+            applied += 1;
+        }
+    }
+    assert!(applied >= 4, "{applied}");
+}
+
+#[test]
 fn nothing_of_ours_may_do_everything() {
     if !programs::require("the chart's roles", &["helm"]) {
         return;
