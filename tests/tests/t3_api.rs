@@ -189,7 +189,7 @@ fn a_killed_bench_leaves_no_process_and_the_next_one_removes_its_directory() {
     let mut owner =
         Child::start("bench", &program, ["cluster", "bench"], directory.path()).unwrap();
     let said = owner
-        .wait_until("the bench was ready", Duration::from_secs(180), || {
+        .wait_until("the bench was ready", Duration::from_mins(3), || {
             let output = std::fs::read_to_string(directory.path().join("bench.log")).ok()?;
             let line = output.lines().find_map(|line| line.strip_prefix("export KUBECONFIG="))?;
             Some(line.to_owned())

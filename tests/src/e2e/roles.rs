@@ -85,9 +85,10 @@ fn granted(world: &World) -> Result<BTreeSet<Right>> {
             if !role.starts_with("understudy-") {
                 continue;
             }
-            let path = match cluster {
-                true => format!("{base}/clusterroles/{role}"),
-                false => format!("{base}/namespaces/{NAMESPACE}/roles/{role}"),
+            let path = if cluster {
+                format!("{base}/clusterroles/{role}")
+            } else {
+                format!("{base}/namespaces/{NAMESPACE}/roles/{role}")
             };
             let role = world.get(&path)?.with_context(|| format!("{path} is gone"))?;
             for subject in binding["subjects"].as_array().into_iter().flatten() {
