@@ -67,7 +67,7 @@ fn exec(world: &World, script: &str) -> Result<String> {
 fn engine_pod(world: &World, node: &str) -> Result<Value> {
     let pods = world.list(&format!("/api/v1/namespaces/{}/pods", install::NAMESPACE))?;
     let is = |pod: &Value| {
-        pod["metadata"]["labels"]["app.kubernetes.io/name"] == "understudy-engine"
+        pod["metadata"]["labels"]["app.kubernetes.io/component"] == "engine"
             && text(&pod["spec"]["nodeName"]) == node
     };
     pods.into_iter().find(is).with_context(|| format!("no engine on {node}"))
