@@ -27,6 +27,8 @@ fn render(more: &[&str]) -> Result<String, String> {
     let chart = chart();
     let mut words =
         vec!["template", "understudy", chart.to_str().unwrap(), "--namespace", NAMESPACE];
+    // Without a cluster helm would take a version that its build names.
+    words.extend(["--kube-version", "1.36.0"]);
     words.extend(more);
     helm(&words)
 }
