@@ -147,7 +147,9 @@ fn silence(text: &str) -> Option<String> {
         return Some("no description".to_owned());
     }
     let (_, fields) = text.split_once("FIELDS:")?;
-    let mut lines = fields.lines().filter(|line| !line.trim().is_empty()).peekable();
+    // The values of an enumeration stand between a field and its words.
+    let is_text = |line: &&str| !line.trim().is_empty() && !line.starts_with("  enum:");
+    let mut lines = fields.lines().filter(is_text).peekable();
     while let Some(line) = lines.next() {
         let is_field = line.starts_with("  ") && !line.starts_with("   ");
         let is_explained = lines.peek().is_some_and(|next| next.starts_with("    "));
@@ -189,7 +191,7 @@ fn a_killed_bench_leaves_no_process_and_the_next_one_removes_its_directory() {
     let mut owner =
         Child::start("bench", &program, ["cluster", "bench"], directory.path()).unwrap();
     let said = owner
-        .wait_until("the bench was ready", Duration::from_secs(180), || {
+        .wait_until("the bench was ready", Duration::from_mins(3), || {
             let output = std::fs::read_to_string(directory.path().join("bench.log")).ok()?;
             let line = output.lines().find_map(|line| line.strip_prefix("export KUBECONFIG="))?;
             Some(line.to_owned())

@@ -27,6 +27,8 @@ fn render(more: &[&str]) -> Result<String, String> {
     let chart = chart();
     let mut words =
         vec!["template", "understudy", chart.to_str().unwrap(), "--namespace", NAMESPACE];
+    // Without a cluster helm would take a version that its build names.
+    words.extend(["--kube-version", "1.36.0"]);
     words.extend(more);
     helm(&words)
 }
@@ -99,6 +101,34 @@ fn an_api_server_takes_every_object_as_it_stands() {
     let objects = rendered.matches("\nkind: ").count();
     assert_eq!(taken.lines().count(), objects, "{taken}");
     assert!(objects > 15, "{objects}");
+}
+
+#[test]
+fn the_examples_apply_as_they_stand() {
+    if !programs::require("the examples on an API server", &programs::T3) {
+        return;
+    }
+    let bench = Bench::shared().unwrap();
+    let kubectl = bench.kubectl().unwrap();
+    // What a cluster has by itself: an account for pods, and KubeVirt's type where that is installed.
+    kubectl.run(["create", "serviceaccount", "default", "--namespace", "default"]).unwrap();
+    let virtual_machines = workspace().join("tests/cluster/virtualmachines.yaml");
+    kubectl.run(["apply", "-f", virtual_machines.to_str().unwrap()]).unwrap();
+    let words = ["wait", "--for=condition=Established", "crd/virtualmachines.kubevirt.io"];
+    kubectl.run(words).unwrap();
+    let folder = workspace().join("examples/cluster");
+    let mut applied = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let file = path.to_str().unwrap();
+            // The namespace is in one of the files, and they come in any order.
+            let _there = kubectl.run(["create", "namespace", "shop"]);
+            kubectl.run(["apply", "--server-side", "--force-conflicts", "-f", file]).unwrap();
+            applied += 1;
+        }
+    }
+    assert!(applied >= 4, "{applied}");
 }
 
 #[test]

@@ -5,18 +5,11 @@
 
 {{/* The labels of every object. */}}
 {{- define "understudy.labels" -}}
+app.kubernetes.io/name: understudy
 app.kubernetes.io/part-of: understudy
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-{{- end }}
-
-{{/* What every pod of ours says the same way. */}}
-{{- define "understudy.pod" -}}
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets:
-{{- toYaml . | nindent 0 }}
-{{- end }}
 {{- end }}
 
 {{/* What every container of ours says the same way; the argument is the whole context. */}}
@@ -31,6 +24,14 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName
+{{- end }}
+
+{{/* The namespace, for containers that look something up in it. */}}
+{{- define "understudy.namespace" -}}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
 {{- end }}
 
 {{/* A container without rights: it talks to the API server and to sockets. */}}

@@ -182,7 +182,7 @@ impl Flight {
         // SAFETY: `msghdr` is plain numbers and pointers: all zero means "none" in each field.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = self.pieces.as_mut_ptr();
-        message.msg_iovlen = self.pieces.len();
+        message.msg_iovlen = count(self.pieces.len());
         &raw const **self.message.insert(Box::new(message))
     }
 
@@ -225,4 +225,9 @@ impl Flight {
             _ => Next::Done(Ok(n)),
         }
     }
+}
+
+/// The number of pieces, at most [`PIECES_MAX`], in the type that this C library gives the field.
+fn count<T: TryFrom<usize> + Default>(pieces: usize) -> T {
+    T::try_from(pieces).unwrap_or_default()
 }

@@ -104,7 +104,7 @@ pub fn apply_crds(kubectl: &Kubectl) -> Result<()> {
     kubectl.run(["apply", "--server-side", "-f", &crds]).context("the CRDs were refused")?;
     kubectl.run(["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
     // They are explained a little later than they are served.
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     for kind in ["blockreplications", "replicationgroups", "replicatedvolumes"] {
         while let Err(error) = kubectl.run(["explain", kind]) {
             if Instant::now() >= end {

@@ -16,7 +16,7 @@ use super::programs;
 use crate::harness::process::Child;
 
 /// How long a first start may take on a busy machine.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 
 /// The first address of the services' range: the API server, as pods know it.
 const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));

@@ -9,7 +9,7 @@
 //! Whoever makes the next one of the same kind removes those whose owner is gone.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -56,7 +56,7 @@ fn reap(parent: &Path, prefix: &str) {
 }
 
 /// Whether its owner is gone. One without a lock file may just be being made.
-fn is_orphan(path: &PathBuf) -> bool {
+fn is_orphan(path: &Path) -> bool {
     let Ok(owner) = File::open(path.join(OWNER)) else { return false };
     flock(&owner, FlockOperation::NonBlockingLockExclusive).is_ok()
 }

@@ -36,7 +36,7 @@ pub(super) fn install(world: &World) -> Result<()> {
     let words = ["install", "understudy", &chart, "--create-namespace", "--set", &image];
     helm(world, &[&words[..], &["--wait", "--timeout", "3m"]].concat())?;
     world.step("helm install");
-    world.wait("every node can attach volumes", Duration::from_secs(120), || {
+    World::wait("every node can attach volumes", Duration::from_mins(2), || {
         let drivers = world.list("/apis/storage.k8s.io/v1/csinodes")?;
         let has = |node: &&serde_json::Value| {
             let drivers = node["spec"]["drivers"].as_array();

@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let failed = verdicts.len() - passed + usize::from(played.is_err());
     println!("test result: {passed} passed; {failed} failed");
     if failed > 0 {
-        bail!("the suite failed; what was seen is in {}", world.evidence().display());
+        bail!("the suite failed; what was seen is in {}", World::evidence().display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -63,7 +63,7 @@ pub(super) fn judge(world: &World, old: &Pod, prefix: u64, cut: Option<Timestamp
 
 /// The old primary becomes the secondary.
 pub(super) fn come_back(world: &World, old: &Pod, new: &Pod) -> Result<()> {
-    world.wait("the old primary is the secondary", Duration::from_secs(180), || {
+    World::wait("the old primary is the secondary", Duration::from_mins(3), || {
         let status = shop::status(world)?;
         let good = status["state"] == "Running"
             && text(&status["primary"]) == new.node
@@ -79,13 +79,13 @@ fn expand(world: &World) -> Result<()> {
     let claim = "/api/v1/namespaces/shop/persistentvolumeclaims/data-web-0";
     let size = "128Mi";
     world.patch(claim, &json!({ "spec": { "resources": { "requests": { "storage": size } } } }))?;
-    world.wait("the claim has grown", Duration::from_secs(120), || {
+    World::wait("the claim has grown", Duration::from_mins(2), || {
         let claim = world.get(claim)?.context("the claim is gone")?;
         Ok((claim["status"]["capacity"]["storage"] == size).then_some(()))
     })?;
     let words =
         ["exec", "-n", shop::NAMESPACE, "web-0", "--", "blockdev", "--getsize64", "/dev/data"];
-    world.wait("the pod sees it", Duration::from_secs(60), || {
+    World::wait("the pod sees it", Duration::from_mins(1), || {
         Ok((world.kubectl.run(words)?.trim() == (128_u64 << 20).to_string()).then_some(()))
     })?;
     world.step("the disk has grown under the pod");

@@ -30,7 +30,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     world.provider.set_api(true)?;
     world.step("the API server is back");
     let seconds = i64::try_from(DOWN.as_secs())?;
-    world.wait("the status is current again", Duration::from_secs(60), || {
+    World::wait("the status is current again", Duration::from_mins(1), || {
         let now = shop::status(world)?["checkpoint"]["epoch"].as_i64().unwrap_or(0);
         Ok((now > before + seconds).then_some(()))
     })?;

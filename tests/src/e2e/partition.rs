@@ -28,7 +28,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     world.step(&format!("the cut-off pod is at record {alone} of its own"));
     world.provider.set_link(&old.node, true)?;
     world.wait_for_node(&old.node, true)?;
-    let aftermath = world.wait("the old device fails", Duration::from_secs(90), || {
+    let aftermath = World::wait("the old device fails", Duration::from_secs(90), || {
         Ok(shop::notes(world, &old.node)?.1.filter(|text| text.contains(" error ")))
     })?;
     world.step("the old device has failed");

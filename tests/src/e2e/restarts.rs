@@ -36,7 +36,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     for kill in 1..=KILLS {
         std::thread::sleep(Duration::from_millis(u64::from(kill % 5) * 200));
         world.provider.exec(&pod.node, &["sh", "-c", KILL])?;
-        restarts = world.wait("understudyd is back", Duration::from_secs(120), || {
+        restarts = World::wait("understudyd is back", Duration::from_mins(2), || {
             let now = restart_count(world, &pod.node)?;
             Ok((now > restarts && engine_is_ready(world, &pod.node)?).then_some(now))
         })?;
@@ -67,7 +67,7 @@ fn exec(world: &World, script: &str) -> Result<String> {
 fn engine_pod(world: &World, node: &str) -> Result<Value> {
     let pods = world.list(&format!("/api/v1/namespaces/{}/pods", install::NAMESPACE))?;
     let is = |pod: &Value| {
-        pod["metadata"]["labels"]["app.kubernetes.io/name"] == "understudy-engine"
+        pod["metadata"]["labels"]["app.kubernetes.io/component"] == "engine"
             && text(&pod["spec"]["nodeName"]) == node
     };
     pods.into_iter().find(is).with_context(|| format!("no engine on {node}"))

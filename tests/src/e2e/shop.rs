@@ -23,7 +23,7 @@ pub(super) const REPLICATION: &str =
 /// Where a node keeps what the ledger notes.
 const JOURNALS: &str = "/var/lib/understudy-e2e";
 /// How long things of a busy machine may take.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 /// The identity of the ledger.
 const RUN: u64 = 0x5107;
 
@@ -73,7 +73,7 @@ pub(super) fn protect(world: &World) -> Result<()> {
     wait_for_state(world, "Running")?;
     world.step("the replication is Running");
     let first = epoch(world)?;
-    world.wait("checkpoints complete each second", LONG, || {
+    World::wait("checkpoints complete each second", LONG, || {
         Ok((epoch(world)? >= first + 3).then_some(()))
     })?;
     world.step("three checkpoints later");
@@ -91,14 +91,14 @@ fn epoch(world: &World) -> Result<i64> {
 }
 
 pub(super) fn wait_for_state(world: &World, state: &str) -> Result<()> {
-    world.wait(&format!("the replication is {state}"), LONG, || {
+    World::wait(&format!("the replication is {state}"), LONG, || {
         Ok((status(world)?["state"] == state).then_some(()))
     })
 }
 
 /// Waits for a pod that runs and is one that is wanted.
 pub(super) fn wait_for_pod(world: &World, wanted: impl Fn(&Pod) -> bool) -> Result<Pod> {
-    world.wait("the pod runs", LONG, || {
+    World::wait("the pod runs", LONG, || {
         let Some(pod) = world.get(POD)? else { return Ok(None) };
         let pod = Pod {
             uid: text(&pod["metadata"]["uid"]),
@@ -112,7 +112,7 @@ pub(super) fn wait_for_pod(world: &World, wanted: impl Fn(&Pod) -> bool) -> Resu
 
 /// Which prefix the pod found at its start.
 pub(super) fn found(world: &World) -> Result<u64> {
-    world.wait("the ledger has been read", LONG, || {
+    World::wait("the ledger has been read", LONG, || {
         let log = world.kubectl.run(["logs", "-n", NAMESPACE, "web-0"])?;
         if let Some(line) = log.lines().find(|line| line.contains("hold no legal prefix")) {
             bail!("{line}\n{log}");
@@ -141,7 +141,7 @@ pub(super) fn notes(world: &World, node: &str) -> Result<(Journal, Option<String
 /// Waits until the ledger on this node has grown.
 pub(super) fn wait_for_writes(world: &World, node: &str, more: u64) -> Result<u64> {
     let before = notes(world, node).map_or(0, |(journal, _)| journal.last());
-    world.wait("the ledger grows", LONG, || {
+    World::wait("the ledger grows", LONG, || {
         let last = notes(world, node)?.0.last();
         Ok((last >= before + more).then_some(last))
     })
@@ -183,7 +183,7 @@ pub(super) fn remove(world: &World) -> Result<()> {
         ("ReplicatedVolumes", "/apis/understudy.dev/v1alpha1/replicatedvolumes"),
         ("ReplicationGroups", "/apis/understudy.dev/v1alpha1/replicationgroups"),
     ] {
-        world.wait(&format!("no {what} are left"), LONG, || {
+        World::wait(&format!("no {what} are left"), LONG, || {
             Ok(world.list(path)?.is_empty().then_some(()))
         })?;
     }

@@ -95,7 +95,6 @@ impl World {
 
     /// Waits until `look` finds something. What `look` cannot ask just now it is asked again.
     pub(super) fn wait<T>(
-        &self,
         what: &str,
         limit: Duration,
         mut look: impl FnMut() -> Result<Option<T>>,
@@ -129,7 +128,7 @@ impl World {
 
     pub(super) fn wait_for_node(&self, node: &str, ready: bool) -> Result<()> {
         let what = format!("{node} is {}", if ready { "Ready" } else { "NotReady" });
-        self.wait(&what, Duration::from_secs(120), || {
+        Self::wait(&what, Duration::from_mins(2), || {
             Ok(self.nodes()?.contains(&(node.to_owned(), ready)).then_some(()))
         })?;
         self.step(&what);
@@ -137,13 +136,13 @@ impl World {
     }
 
     /// Where what was seen at a failure is kept.
-    pub(super) fn evidence(&self) -> PathBuf {
+    pub(super) fn evidence() -> PathBuf {
         workspace().join("target/e2e")
     }
 
     /// Keeps what helps to understand a failure; whatever cannot be asked is left out.
     pub(super) fn save_evidence(&self, name: &str) {
-        let directory = self.evidence().join(name);
+        let directory = Self::evidence().join(name);
         let _there = std::fs::create_dir_all(&directory);
         let keep = |file: &str, words: &[&str]| {
             let text = self.kubectl.run(words).unwrap_or_else(|error| format!("{error:#}"));

@@ -49,12 +49,14 @@ impl Image {
     }
 
     /// What always runs.
+    #[must_use]
     pub fn entrypoint(mut self, words: &[&str]) -> Self {
         self.entrypoint = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
     /// What runs unless the pod says otherwise.
+    #[must_use]
     pub fn command(mut self, words: &[&str]) -> Self {
         self.command = words.iter().map(|word| (*word).to_owned()).collect();
         self

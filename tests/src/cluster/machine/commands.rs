@@ -13,7 +13,7 @@ use super::{Place, leftovers};
 use crate::harness::tools;
 
 /// How long a cluster may take to come up.
-const UP: Duration = Duration::from_secs(300);
+const UP: Duration = Duration::from_mins(5);
 /// How long it may take to go.
 const DOWN: Duration = Duration::from_secs(90);
 

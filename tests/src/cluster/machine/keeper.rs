@@ -123,7 +123,7 @@ impl Cluster {
 
     fn wait_until_ready(&self) -> Result<()> {
         let kubectl = self.plane.kubectl()?;
-        let end = Instant::now() + Duration::from_secs(180);
+        let end = Instant::now() + Duration::from_mins(3);
         for node in &self.nodes {
             while kubectl.run(["get", "node", node.name()]).is_err() {
                 anyhow::ensure!(Instant::now() < end, "{} did not come up", node.name());
