@@ -64,7 +64,8 @@ fn with_nbd<T: 'static>(
     let config = ShardConfig { tls: tls.cloned(), ..ShardConfig::default() };
     let (address, export) = (address.clone(), export.to_owned());
     block_on(&config, move |env| async move {
-        let client = Client::open(&env, &address, &export, &Options::default());
+        let options = Options::default();
+        let client = Client::open(&env, &address, &export, &options);
         let client = client.await.map_err(|e| e.to_string())?;
         let out = work(&client).await;
         client.close().await;
