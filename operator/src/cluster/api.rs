@@ -19,7 +19,10 @@ impl ApiError {
     pub fn new(action: &'static str, object: impl Into<String>, error: &kube::Error) -> Self {
         let reason = match error {
             kube::Error::Api(status) if status.is_forbidden() => {
-                format!("{}: the chart's roles grant what is needed; are they applied?", status.message)
+                format!(
+                    "{}: the chart's roles grant what is needed; are they applied?",
+                    status.message
+                )
             }
             kube::Error::Api(status) => status.message.clone(),
             other => sources(other),

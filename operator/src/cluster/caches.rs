@@ -53,12 +53,12 @@ impl Caches {
         let mut watches = JoinSet::new();
         let mut watch = Watches { client, changed: &changed, tasks: &mut watches };
         let caches = Self {
-            replications: watch.kind(()),
-            groups: watch.kind(()),
-            volumes: watch.kind(()),
-            claims: watch.kind(()),
-            persistent_volumes: watch.kind(()),
-            nodes: watch.kind(()),
+            replications: watch.kind(),
+            groups: watch.kind(),
+            volumes: watch.kind(),
+            claims: watch.kind(),
+            persistent_volumes: watch.kind(),
+            nodes: watch.kind(),
             machines: Arc::default(),
             changed: changed.clone(),
             _watches: std::sync::Mutex::default(),
@@ -105,13 +105,13 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    fn kind<K>(&mut self, dynamic: K::DynamicType) -> Store<K>
+    fn kind<K>(&mut self) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Lookup<DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let api: Api<K> = Api::all(self.client.clone());
-        let writer = reflector::store::Writer::<K>::new(dynamic);
+        let writer = reflector::store::Writer::<K>::new(());
         let store = writer.as_reader();
         self.tasks.spawn(follow(api, writer, self.changed.clone()));
         store

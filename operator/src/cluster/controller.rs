@@ -45,8 +45,7 @@ pub async fn work(
     let certificates = crate::certificates::serve(client, options).await?;
     let connect: Connect = certificates.connect(options.insecure_plaintext);
     let engines = Arc::new(ClusterEngines::new(connect));
-    let store =
-        Arc::new(ApiStore::new(client, caches, &options.identity, options.status_interval));
+    let store = Arc::new(ApiStore::new(client, caches, &options.identity, options.status_interval));
     let (places, _) = watch::channel(Nodes::new());
     let mut controller = Controller {
         options,
@@ -69,7 +68,7 @@ pub async fn work(
     tokio::select! {
         () = watching => Ok(()),
         () = sweeping => Ok(()),
-        error = certificates.run() => Err(error),
+        error = certificates.run(options) => Err(error),
     }
 }
 
@@ -111,8 +110,7 @@ impl Controller<'_> {
             Ok(groups) => groups,
             Err(error) => return error!("{error}"),
         };
-        let by_name: Objects =
-            objects.iter().map(|o| (name_of(o), Ok((**o).clone()))).collect();
+        let by_name: Objects = objects.iter().map(|o| (name_of(o), Ok((**o).clone()))).collect();
         let Wanted { groups: all, refused } = wanted(&by_name, self.caches.as_ref(), &groups);
         let mut wishes: BTreeMap<_, _> =
             all.into_values().map(|desired| (desired.name.clone(), desired)).collect();

@@ -113,7 +113,10 @@ impl Leadership {
     async fn try_acquire(&self, seen: &mut Seen) -> Result<Option<String>, String> {
         let Some(lease) = self.look().await? else {
             let fresh = self.lease(None, 0);
-            return self.call(self.leases.create(&PostParams::default(), &fresh)).await.map(|_| None);
+            return self
+                .call(self.leases.create(&PostParams::default(), &fresh))
+                .await
+                .map(|_| None);
         };
         let version = lease.metadata.resource_version.clone();
         if seen.version != version {
@@ -209,7 +212,8 @@ impl Leadership {
 
     /// Whether it still was the version that it names.
     async fn replace(&self, lease: &Lease) -> Result<bool, String> {
-        let call = self.leases.replace(LEASE, &PostParams::default(), lease);
+        let params = PostParams::default();
+        let call = self.leases.replace(LEASE, &params, lease);
         match tokio::time::timeout(CALL, call).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(error)) if is_conflict(&error) => Ok(false),

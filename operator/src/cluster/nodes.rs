@@ -50,11 +50,8 @@ fn internal_ip(node: &Node) -> Option<&str> {
 
 fn address(node: &str, ip: &str, port: u16, plaintext: bool) -> Option<Address> {
     let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    let text = if plaintext {
-        format!("tcp:{host}:{port}")
-    } else {
-        format!("tls:{node}@{host}:{port}")
-    };
+    let text =
+        if plaintext { format!("tcp:{host}:{port}") } else { format!("tls:{node}@{host}:{port}") };
     text.parse().ok()
 }
 
@@ -67,7 +64,8 @@ mod tests {
     const PORTS: Ports = Ports { api: 7460, link: 7462 };
 
     fn node(name: &str, labelled: bool, ready: &str, ip: &str) -> k8s_openapi::api::core::v1::Node {
-        let labels = if labelled { json!({ "csi.understudy.dev/installation": "x" }) } else { json!({}) };
+        let labels =
+            if labelled { json!({ "csi.understudy.dev/installation": "x" }) } else { json!({}) };
         serde_json::from_value(json!({
             "metadata": { "name": name, "labels": labels },
             "status": {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod as KubePod;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -106,9 +108,9 @@ impl ApiStore {
         let api: Api<BlockReplication> =
             Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let version = object.resource_version();
-        let patch =
-            json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..<_>::default() };
+        let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..<_>::default() };
         match api.patch_metadata(&name, &params, &Patch::Merge(&patch)).await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
@@ -255,7 +257,9 @@ impl Store for ApiStore {
                         Ok(None) => self.groups.forget(text),
                         Err(_) => {}
                     }
-                    return Err(StoreError::Conflict { object: format!("the group object {name}") });
+                    return Err(StoreError::Conflict {
+                        object: format!("the group object {name}"),
+                    });
                 }
                 Err(refused("writing", &format!("ReplicationGroup {name}"), &error))
             }
@@ -350,9 +354,7 @@ impl Store for ApiStore {
                 None => (object.status.clone().unwrap_or_default(), None),
             };
             let due = match &written {
-                Some((written, at)) => {
-                    is_due(written, status, at.elapsed(), self.status_interval)
-                }
+                Some((written, at)) => is_due(written, status, at.elapsed(), self.status_interval),
                 None => before != *status,
             };
             let new = Decided { uid: uid.clone(), status: status.clone(), written };
@@ -372,7 +374,9 @@ impl Store for ApiStore {
             }
             // A status that can't be written keeps nobody from acting: a failover least of all.
             Err(error) if is_absent(&error) => {}
-            Err(error) => warn!(%name, "{}", ApiError::new("writing the status of", name.to_string(), &error)),
+            Err(error) => {
+                warn!(%name, "{}", ApiError::new("writing the status of", name.to_string(), &error))
+            }
         }
         Ok(())
     }
@@ -409,9 +413,10 @@ impl Store for ApiStore {
                 }
                 let text = |path: &str| value.pointer(path).and_then(|v| v.as_str());
                 let metadata = &object.metadata;
-                let deleting = metadata.deletion_timestamp.as_ref().map(|_| {
-                    metadata.deletion_grace_period_seconds.unwrap_or(0)
-                });
+                let deleting = metadata
+                    .deletion_timestamp
+                    .as_ref()
+                    .map(|_| metadata.deletion_grace_period_seconds.unwrap_or(0));
                 found.push(Pod {
                     namespace: namespace.to_owned(),
                     name: object.name_any(),
@@ -428,7 +433,10 @@ impl Store for ApiStore {
         let api: Api<KubePod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let params = DeleteParams {
             grace_period_seconds: force.then_some(0),
-            preconditions: Some(Preconditions { resource_version: None, uid: Some(pod.uid.clone()) }),
+            preconditions: Some(Preconditions {
+                resource_version: None,
+                uid: Some(pod.uid.clone()),
+            }),
             ..DeleteParams::default()
         };
         match api.delete(&pod.name, &params).await {

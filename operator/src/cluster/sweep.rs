@@ -80,7 +80,8 @@ pub async fn run(
         let groups = store.groups().await.unwrap_or_default();
         let found = leftovers(&store.all_volumes(), &groups, &answered);
         let key = |l: &Leftover| (l.node.clone(), l.volume.clone());
-        seen = found.iter().map(|l| (key(l), seen.get(&key(l)).copied().unwrap_or(0) + 1)).collect();
+        seen =
+            found.iter().map(|l| (key(l), seen.get(&key(l)).copied().unwrap_or(0) + 1)).collect();
         for leftover in found.iter().filter(|l| seen.get(&key(l)).is_some_and(|n| *n >= LOOKS)) {
             remove(leftover, engines).await;
         }
