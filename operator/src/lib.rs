@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod certificates;
+pub mod cluster;
 pub mod decide;
 pub mod desired;
 pub mod engines;

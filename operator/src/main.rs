@@ -4,12 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use understudy_operator::certificates::Signing;
+use understudy_operator::certificates::identity::Identity;
+use understudy_operator::certificates::request::Keeper;
+use understudy_operator::cluster::nodes::Ports;
+use understudy_operator::cluster::{self, Options};
 use understudy_operator::standalone;
 use understudy_operator::standalone::manifest::NodeAddress;
 
@@ -40,6 +47,12 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Works in a cluster: reconciles BlockReplications, signs the parts' certificates.
+    #[command(long_about = CONTROLLER, after_help = CONTROLLER_EXAMPLE)]
+    Controller(ControllerArguments),
+    /// Keeps the certificate of another part, as its sidecar.
+    #[command(long_about = CERTIFICATE)]
+    Certificate(CertificateArguments),
     /// Works without a cluster: manifests in a directory, status beside them.
     #[command(long_about = STANDALONE, after_help = EXAMPLE)]
     Standalone {
@@ -51,6 +64,97 @@ enum Command {
         nodes: Vec<(String, NodeAddress)>,
     },
 }
+
+#[derive(Args)]
+struct ControllerArguments {
+    /// The namespace of the installation, where its Lease, Secret and ConfigMaps are.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "understudy")]
+    namespace: String,
+    /// Who this replica is in the election.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// The port of the engines' API on their nodes.
+    #[arg(long, value_name = "PORT", default_value_t = 7460)]
+    engine_port: u16,
+    /// The port on which engines take links.
+    #[arg(long, value_name = "PORT", default_value_t = 7462)]
+    link_port: u16,
+    /// Where the operator keeps its own certificate.
+    #[arg(long, value_name = "DIR", default_value = "/run/understudy/tls")]
+    tls: PathBuf,
+    /// Speak to engines in plaintext, and have them do so among each other: whoever is on the way
+    /// reads and changes the disks. For tests.
+    #[arg(long, conflicts_with = "tls")]
+    insecure_plaintext: bool,
+    /// Sign nothing: the files in --tls come from somebody else, and so do those of the engines.
+    #[arg(long)]
+    no_signer: bool,
+    /// How long the certificates that it signs are good; they are renewed at two thirds.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8760))]
+    certificate_hours: u64,
+    /// How long a certificate authority that it makes is good.
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=7300))]
+    authority_days: u64,
+    /// How long figures in a status may lag; what changes in kind is written at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    status_interval: u64,
+}
+
+#[derive(Args)]
+struct CertificateArguments {
+    /// Whose.
+    #[arg(long, value_enum)]
+    identity: CertificateIdentity,
+    /// The node of the engine.
+    #[arg(long, env = "NODE_NAME", required_if_eq("identity", "engine"))]
+    node: Option<String>,
+    /// Where ca.crt, tls.crt and tls.key are written.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The namespace of the installation.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "understudy")]
+    namespace: String,
+    /// End when the files are there, instead of renewing them for ever.
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CertificateIdentity {
+    /// The engine of --node.
+    Engine,
+    /// The controller of the CSI driver.
+    CsiController,
+}
+
+const CONTROLLER: &str = "\
+Works in a cluster: reconciles BlockReplications, signs the parts' certificates.
+
+Of several replicas one works, the holder of the Lease understudy-operator. It reads the API server
+by kubeconfig or, in a pod, by its service account. It may be killed at any time: the next one goes
+on from what it finds. Without it, and without the API server, disks are served and checkpoints made
+as before; only nothing new is begun, and nobody fails over.
+
+Nodes with the label csi.understudy.dev/installation have an engine, reached at their InternalIP.
+
+What gets stuck has a way out:
+  a BlockReplication that can't end because its primary is gone for good:
+    kubectl annotate br NAME understudy.dev/abandon=true
+  a failover is ordered by kubectl understudy failover NAME, or by hand:
+    spec: {failover: {trigger: {generation: <status.generation>, target: <status.secondary>}}}";
+
+const CONTROLLER_EXAMPLE: &str = "\
+Example:
+  understudy-operator controller --namespace understudy
+  KUBECONFIG=~/.kube/config understudy-operator controller --identity here --tls /tmp/tls";
+
+const CERTIFICATE: &str = "\
+Keeps the certificate of another part, as its sidecar.
+
+Makes a key, asks for a certificate by a CertificateSigningRequest of the signer understudy.dev/node,
+waits for the operator to sign it, and writes ca.crt, tls.crt and tls.key into DIR, all three at
+once. Asks again at two thirds of its life. What it is signed for is proven by its service account
+and, for an engine, by the node that its token is bound to.";
 
 const STANDALONE: &str = "\
 Works without a cluster: manifests in a directory, status beside them.
@@ -123,7 +227,74 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Standalone { dir, nodes } = command;
+    match command {
+        Command::Standalone { dir, nodes } => standalone(&dir, nodes).await,
+        Command::Controller(arguments) => controller(arguments).await,
+        Command::Certificate(arguments) => certificate(arguments).await,
+    }
+}
+
+async fn client() -> anyhow::Result<kube::Client> {
+    let remedy = "no way to an API server: set KUBECONFIG, or run in a pod with a service account";
+    kube::Client::try_default().await.context(remedy)
+}
+
+async fn controller(arguments: ControllerArguments) -> anyhow::Result<()> {
+    let identity = match arguments.identity {
+        Some(identity) => identity,
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("--identity is not given and the host has no name")?
+            .trim()
+            .to_owned(),
+    };
+    let hours = |n: u64| Duration::from_secs(n.saturating_mul(3600));
+    let signing = (!arguments.no_signer).then(|| Signing {
+        lifetime: hours(arguments.certificate_hours),
+        authority_lifetime: hours(arguments.authority_days.saturating_mul(24)),
+    });
+    let options = Options {
+        namespace: arguments.namespace,
+        identity,
+        ports: Ports { api: arguments.engine_port, link: arguments.link_port },
+        insecure_plaintext: arguments.insecure_plaintext,
+        tls_dir: arguments.tls,
+        status_interval: Duration::from_secs(arguments.status_interval),
+        signing,
+    };
+    cluster::run(client().await?, options, ending()?).await?;
+    Ok(())
+}
+
+async fn certificate(arguments: CertificateArguments) -> anyhow::Result<()> {
+    let identity = match (arguments.identity, arguments.node) {
+        (CertificateIdentity::CsiController, _) => Identity::CsiController,
+        (CertificateIdentity::Engine, Some(node)) => Identity::Engine(node),
+        (CertificateIdentity::Engine, None) => anyhow::bail!("--node is missing"),
+    };
+    let keeper = Keeper::new(&client().await?, &arguments.namespace, identity, &arguments.dir);
+    if arguments.once {
+        return Ok(keeper.step().await?);
+    }
+    tokio::select! {
+        () = keeper.run() => {}
+        () = ending()? => {}
+    }
+    Ok(())
+}
+
+/// Done when a signal asks the process to end.
+fn ending() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn standalone(dir: &Path, nodes: Vec<(String, NodeAddress)>) -> anyhow::Result<()> {
     let mut by_name = BTreeMap::new();
     for (name, address) in nodes {
         anyhow::ensure!(!by_name.contains_key(&name), "--node {name} is given twice");
@@ -134,14 +305,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         "{} is no directory: make it and put manifests there",
         dir.display()
     );
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    standalone::run(&dir, &by_name, shutdown).await?;
+    standalone::run(dir, &by_name, ending()?).await?;
     Ok(())
 }

@@ -203,14 +203,13 @@ impl<'a> Case<'a> {
         self.observed.volumes.is_some()
     }
 
-    /// The members as both sides can start them now: one that is yet to grow at the primary has the
-    /// size that it has there.
+    /// The members as both sides can start them now: with the sizes that the primary has, which may
+    /// be about to grow, or have grown just before the group object says so.
     fn members(&self) -> Vec<Member> {
         let primary = self.observed.engine(&self.primary().node);
         let now = |m: &Member| {
             let replica = primary.and_then(|e| e.replica(&m.volume));
-            let size = replica.map_or(m.size, |r| r.size.min(m.size));
-            Member { volume: m.volume.clone(), size }
+            Member { volume: m.volume.clone(), size: replica.map_or(m.size, |r| r.size) }
         };
         self.group.members.iter().map(now).collect()
     }

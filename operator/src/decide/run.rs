@@ -75,7 +75,8 @@ fn changed(case: &Case<'_>) -> Option<Refusal> {
     for wanted in volumes {
         let member = &wanted.member;
         match members.iter().find(|m| m.volume == member.volume) {
-            Some(known) if known.size <= member.size => {}
+            // Where the CSI driver grows volumes, the volume itself is the last to say so.
+            Some(known) if known.size <= member.size || case.adopts() => {}
             Some(known) => {
                 return Some(Refusal::new(
                     accepted::SIZE_MISMATCH,

@@ -1,0 +1,135 @@
+//! What is worth an event: pure, from two statuses that follow each other.
+//!
+//! A person who looks at the object's events reads its story: started, degraded, recovered, failed
+//! over, refused. What stays the same is said once; the conditions say it all the time.
+
+use understudy_crds::BlockReplicationStatus;
+use understudy_crds::conditions::{
+    ACCEPTED, ENGINES_REACHABLE, FAILED_OVER, PROTECTED, RECONCILED, accepted, failed_over,
+    protected, reconciled,
+};
+
+/// One event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct News {
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// What happened, in one word.
+    pub reason: String,
+    /// In a sentence.
+    pub note: String,
+    /// What the operator was at.
+    pub action: &'static str,
+}
+
+/// What `after` has that `before` had not.
+pub fn news(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> Vec<News> {
+    let mut all = Vec::new();
+    for condition in &after.conditions {
+        let old = before.conditions.iter().find(|c| c.type_ == condition.type_);
+        if old.is_some_and(|o| o.reason == condition.reason && o.status == condition.status) {
+            continue;
+        }
+        let Some((warning, action)) = worth(&condition.type_, &condition.reason, old.is_some())
+        else {
+            continue;
+        };
+        let (reason, note) = (condition.reason.clone(), condition.message.clone());
+        all.push(News { warning, reason, note, action });
+    }
+    if after.trigger != before.trigger
+        && let Some(trigger) = &after.trigger
+    {
+        all.push(News {
+            warning: false,
+            reason: "CheckpointCompleted".to_owned(),
+            note: format!("checkpoint {}, asked for by '{}'", trigger.epoch, trigger.token),
+            action: "Checkpoint",
+        });
+    }
+    if after.failover != before.failover
+        && let Some(failover) = &after.failover
+    {
+        all.push(News {
+            warning: true,
+            reason: "FailoverBegun".to_owned(),
+            note: format!(
+                "{} takes over from {} at checkpoint {} or later; generation {} is replaced",
+                failover.target, failover.from, failover.checkpoint, failover.replaced
+            ),
+            action: "Failover",
+        });
+    }
+    all
+}
+
+/// Whether a condition's new reason is an event: a warning or not, and its action.
+fn worth(type_: &str, reason: &str, known: bool) -> Option<(bool, &'static str)> {
+    match (type_, reason) {
+        (ACCEPTED, accepted::ACCEPTED) => known.then_some((false, "Accept")),
+        (ACCEPTED, _) => Some((true, "Accept")),
+        // What was never there did not go away.
+        (ENGINES_REACHABLE, understudy_crds::conditions::engines::REACHABLE) => {
+            known.then_some((false, "Observe"))
+        }
+        (ENGINES_REACHABLE, _) => Some((true, "Observe")),
+        (RECONCILED, reconciled::ACTION_FAILED | reconciled::REPLICA_AHEAD) => {
+            Some((true, "Reconcile"))
+        }
+        (PROTECTED, protected::RUNNING) => Some((false, "Replicate")),
+        (PROTECTED, protected::SYNCING | protected::STOPPED) => Some((false, "Replicate")),
+        (PROTECTED, protected::NOT_STARTED) => None,
+        (PROTECTED, _) => Some((true, "Replicate")),
+        (FAILED_OVER, failed_over::PROMOTED | failed_over::MERGING) => Some((false, "Failover")),
+        (FAILED_OVER, failed_over::PROMOTING) => None,
+        (FAILED_OVER, _) => Some((true, "Failover")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn status(conditions: &[(&str, &str)]) -> BlockReplicationStatus {
+        let one = |(type_, reason): &(&str, &str)| Condition {
+            type_: (*type_).to_owned(),
+            status: "False".to_owned(),
+            reason: (*reason).to_owned(),
+            message: "words".to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        BlockReplicationStatus {
+            conditions: conditions.iter().map(one).collect(),
+            ..BlockReplicationStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_replication_tells_its_story_once() {
+        let table = [
+            (&[][..], &[(PROTECTED, "NotStarted"), (ACCEPTED, "Accepted")][..], &[][..]),
+            (&[], &[(ACCEPTED, "NotOurs")], &["!NotOurs"]),
+            (&[(ACCEPTED, "NotOurs")], &[(ACCEPTED, "NotOurs")], &[]),
+            (&[(ACCEPTED, "NotOurs")], &[(ACCEPTED, "Accepted")], &["Accepted"]),
+            (&[(PROTECTED, "Syncing")], &[(PROTECTED, "Running")], &["Running"]),
+            (&[(PROTECTED, "Running")], &[(PROTECTED, "Degraded")], &["!Degraded"]),
+            (&[(PROTECTED, "Degraded")], &[(PROTECTED, "Running")], &["Running"]),
+            (&[], &[(FAILED_OVER, "StaleGeneration")], &["!StaleGeneration"]),
+            (&[], &[(RECONCILED, "Progressing")], &[]),
+            (&[], &[(RECONCILED, "ReplicaAhead")], &["!ReplicaAhead"]),
+        ];
+        for (before, after, expected) in table {
+            let found = news(&status(before), &status(after));
+            let shown: Vec<_> = found
+                .iter()
+                .map(|n| format!("{}{}", if n.warning { "!" } else { "" }, n.reason))
+                .collect();
+            assert_eq!(shown, expected, "{before:?} {after:?}");
+        }
+    }
+}
