@@ -91,9 +91,7 @@ async fn certificates(flags: &ControllerFlags) -> anyhow::Result<Option<Tls>> {
         return Ok(None);
     }
     let directory = flags.tls_dir.clone();
-    let opening = move || {
-        Tls::open_within(&directory, Some(Identity::CsiController), CERTIFICATES)
-    };
+    let opening = move || Tls::open_within(&directory, Some(Identity::CsiController), CERTIFICATES);
     Ok(Some(tokio::task::spawn_blocking(opening).await??))
 }
 
@@ -101,8 +99,8 @@ async fn controller(flags: ControllerFlags) -> anyhow::Result<()> {
     let stop = stop()?;
     let engines = Arc::new(RemoteEngines::new(certificates(&flags).await?));
     let service = Controller::new(volumes(&flags.network).await?, engines, &flags.installation);
-    let routes =
-        Routes::new(IdentityServer::new(identity::Identity)).add_service(ControllerServer::new(service));
+    let routes = Routes::new(IdentityServer::new(identity::Identity))
+        .add_service(ControllerServer::new(service));
     let socket = Socket::bind(&flags.socket)?;
     info!(socket = %flags.socket.display(), installation = flags.installation, "controller is ready");
     socket.serve(routes, stopped(stop)).await?;
@@ -123,7 +121,8 @@ async fn node(flags: NodeFlags) -> anyhow::Result<()> {
     let attach = Arc::new(LocalAttach::new(&flags.attach_socket));
     let service = Node::new(here, volumes(&flags.network).await?, attach, Arc::new(System));
     let fence = tokio::spawn(service.clone().fence());
-    let routes = Routes::new(IdentityServer::new(identity::Identity)).add_service(NodeServer::new(service));
+    let routes =
+        Routes::new(IdentityServer::new(identity::Identity)).add_service(NodeServer::new(service));
     let socket = Socket::bind(&flags.socket)?;
     info!(socket = %flags.socket.display(), node = flags.node, "node plugin is ready");
     let serving = socket.serve(routes, stopped(stop.clone()));

@@ -226,7 +226,8 @@ impl Kubelet<'_> {
             capacity_range: Some(size(mib)),
             volume_capability: Some(mount()),
         };
-        let grown = self.controller(|mut c| async move { c.controller_expand_volume(request).await });
+        let grown =
+            self.controller(|mut c| async move { c.controller_expand_volume(request).await });
         assert!(grown.unwrap().node_expansion_required);
         let request = csi::NodeExpandVolumeRequest {
             volume_id: volume.to_owned(),
