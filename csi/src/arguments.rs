@@ -88,6 +88,10 @@ pub(crate) struct ControllerFlags {
     /// The installation that it serves: nodes of another are not looked at.
     #[arg(long, env = "UNDERSTUDY_INSTALLATION", default_value = "understudy", value_parser = label)]
     pub(crate) installation: String,
+    /// The directory of its certificate: ca.crt, tls.crt, tls.key. Waited for, and read again when
+    /// they change. The certificate names spiffe://understudy.dev/csi-controller.
+    #[arg(long, default_value = "/run/understudy/tls")]
+    pub(crate) tls_dir: PathBuf,
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
 }

@@ -8,6 +8,7 @@ use understudy_core::engine::api::{
     Address, ByteLen, Capacity, EngineStatus, Member, Replica, Start, VolumeId,
 };
 use understudy_core::engine::client::{ClientError, EngineClient};
+use understudy_core::tls::Tls;
 
 /// How long an engine may take to say how it is: it answers from memory.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,16 +60,22 @@ pub trait Engines: Send + Sync + 'static {
 /// Engines over the network. Connections are made when first needed and kept.
 #[derive(Debug, Default)]
 pub struct RemoteEngines {
+    tls: Option<Tls>,
     clients: Mutex<HashMap<Address, EngineClient>>,
 }
 
 impl RemoteEngines {
+    /// Proves itself with these certificates; without them, only addresses without TLS are reached.
+    pub fn new(tls: Option<Tls>) -> Self {
+        Self { tls, clients: Mutex::default() }
+    }
+
     fn client(&self, at: &Address, deadline: Duration) -> Result<EngineClient, ClientError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(at) {
             return Ok(client.with_deadline(deadline));
         }
-        let client = EngineClient::lazy(at)?;
+        let client = EngineClient::lazy_with(at, self.tls.as_ref())?;
         clients.insert(at.clone(), client.clone());
         Ok(client.with_deadline(deadline))
     }

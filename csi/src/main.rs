@@ -18,10 +18,11 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 use understudy_core::engine::attach::api::EngineAddresses;
 use understudy_core::runtime::Address;
+use understudy_core::tls::{Identity, Tls};
 use understudy_csi::attach::LocalAttach;
 use understudy_csi::controller::Controller;
 use understudy_csi::engines::RemoteEngines;
-use understudy_csi::identity::Identity;
+use understudy_csi::identity;
 use understudy_csi::mount::System;
 use understudy_csi::node::{Here, Node};
 use understudy_csi::proto::csi::ProbeRequest;
@@ -36,6 +37,9 @@ use understudy_csi::volumes::kube::{KubeVolumes, Network};
 use arguments::{
     Arguments, Command, ControllerFlags, LogFormat, NetworkFlags, NodeFlags, ProbeFlags,
 };
+
+/// How long is waited for certificates: the sidecar that asks for them starts at the same time.
+const CERTIFICATES: Duration = Duration::from_mins(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -81,12 +85,22 @@ async fn volumes(network: &NetworkFlags) -> anyhow::Result<Arc<KubeVolumes>> {
     )?))
 }
 
+/// Who we are to engines; nobody where they are reached without TLS.
+async fn certificates(flags: &ControllerFlags) -> anyhow::Result<Option<Tls>> {
+    if flags.network.insecure_plaintext {
+        return Ok(None);
+    }
+    let directory = flags.tls_dir.clone();
+    let opening = move || Tls::open_within(&directory, Some(Identity::CsiController), CERTIFICATES);
+    Ok(Some(tokio::task::spawn_blocking(opening).await??))
+}
+
 async fn controller(flags: ControllerFlags) -> anyhow::Result<()> {
     let stop = stop()?;
-    let engines = Arc::new(RemoteEngines::default());
+    let engines = Arc::new(RemoteEngines::new(certificates(&flags).await?));
     let service = Controller::new(volumes(&flags.network).await?, engines, &flags.installation);
-    let routes =
-        Routes::new(IdentityServer::new(Identity)).add_service(ControllerServer::new(service));
+    let routes = Routes::new(IdentityServer::new(identity::Identity))
+        .add_service(ControllerServer::new(service));
     let socket = Socket::bind(&flags.socket)?;
     info!(socket = %flags.socket.display(), installation = flags.installation, "controller is ready");
     socket.serve(routes, stopped(stop)).await?;
@@ -107,7 +121,8 @@ async fn node(flags: NodeFlags) -> anyhow::Result<()> {
     let attach = Arc::new(LocalAttach::new(&flags.attach_socket));
     let service = Node::new(here, volumes(&flags.network).await?, attach, Arc::new(System));
     let fence = tokio::spawn(service.clone().fence());
-    let routes = Routes::new(IdentityServer::new(Identity)).add_service(NodeServer::new(service));
+    let routes =
+        Routes::new(IdentityServer::new(identity::Identity)).add_service(NodeServer::new(service));
     let socket = Socket::bind(&flags.socket)?;
     info!(socket = %flags.socket.display(), node = flags.node, "node plugin is ready");
     let serving = socket.serve(routes, stopped(stop.clone()));

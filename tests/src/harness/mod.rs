@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod certs;
+pub mod csi;
 pub mod device;
 pub mod engine;
 pub mod engines;
