@@ -51,7 +51,10 @@ fn refusal(error: &anyhow::Error) -> (Refusal, String) {
 }
 
 fn refused(export: &Export) -> String {
-    Client::connect(export).err().expect("it is refused").to_string()
+    match Client::connect(export) {
+        Err(e) => e.to_string(),
+        Ok(_) => panic!("{export} is not refused"),
+    }
 }
 
 fn wait_in_sync(engine: &Engine, group: &GroupId) {
@@ -262,7 +265,9 @@ fn a_volume_in_use_is_not_deleted_and_one_that_is_not_leaves_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let mut a = Engine::start("a", directory.path(), &[]).unwrap();
     let members = [member("pvc-1", MIB), member("pvc-2", MIB)];
-    members.iter().for_each(|m| a.create_replica(m).unwrap());
+    for m in &members {
+        a.create_replica(m).unwrap();
+    }
     a.start_group(&start("vm", 2, &members)).unwrap();
     let [one, two]: [VolumeId; 2] = members.clone().map(|m| m.volume);
     let name = |v: &VolumeId| format!("{v}/primary@{}", generation(2));

@@ -86,6 +86,9 @@ pub struct Load {
 
 impl Load {
     /// Begins on the first `blocks` blocks, which hold zeroes.
+    ///
+    /// # Panics
+    /// Its thread does, at the first wrong answer; see [`end`](Self::end).
     pub fn begin(export: Export, blocks: u64) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop2, done2) = (stop.clone(), done.clone());
