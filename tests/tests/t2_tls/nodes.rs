@@ -1,6 +1,6 @@
 //! The right kind of certificate, but of another node.
 
-use understudy_core::engine::api::{Address, Generation, LinkState, Policy, Role, Stage, Start};
+use understudy_core::engine::api::{Address, Generation, Policy, Role, Stage, Start};
 
 use super::pair;
 use understudy_tests::harness::engines::Engines;
@@ -23,13 +23,12 @@ fn of_node(address: &Address, node: &str) -> Address {
     Address::Tls { node: Some(node.to_owned()), host_port }
 }
 
-/// Waits until the link is down, and says why it is.
+/// Waits until the primary says what somebody's certificate has against the link.
 fn trouble(pair: &Engines) -> String {
-    let down = pair.primary.wait_for(&pair.group, "a link that is down for a reason", |status| {
-        status.link == LinkState::Degraded && status.error.is_some()
-            || status.error.as_ref().is_some_and(|e| e.contains("engine/"))
+    let refused = pair.primary.wait_for(&pair.group, "a refusal by identity", |status| {
+        status.error.as_ref().is_some_and(|e| e.contains("engine/"))
     });
-    down.unwrap().error.unwrap()
+    refused.unwrap().error.unwrap()
 }
 
 #[test]

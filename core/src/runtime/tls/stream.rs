@@ -20,7 +20,7 @@ use futures::future::Either;
 use super::session::{Cursor, Session};
 use crate::runtime::{Buf, Data, SocketStream, Stream};
 
-/// Of what was received, the most that is kept encrypted: four records and a part of one.
+/// Of what was received, the most that is kept encrypted: some records and a part of one.
 const INCOMING: usize = 256 << 10;
 
 /// The most that is encrypted at a time.
