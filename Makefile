@@ -4,9 +4,10 @@ CARGO ?= cargo
 SIZE ?= 8
 SEED ?= 1
 HISTORIES ?= 1000
+RUNS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 replay trace simulate bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e replay trace simulate bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -29,8 +30,8 @@ demo: ## Two engines, a replication, a killed primary, a failover, a verdict
 	@$(CARGO) build --locked --quiet --workspace --bins
 	@target/debug/understudy-tests demo
 
-test: setup ## Set up, then T0, T1 and T2; ends with the number of passed and failed
-	@scripts/test.sh t0 t1 t2
+test: setup ## Set up, then T0 to T3; ends with the number of passed and failed
+	@scripts/test.sh t0 t1 t2 t3
 
 t0: ## Formatting, lints, licences, layers, generated files
 	@scripts/test.sh t0
@@ -40,6 +41,14 @@ t1: ## Unit, property, crash and simulation tests in one process
 
 t2: ## Processes: engines, NBD clients, a real QEMU pair
 	@scripts/test.sh t2
+
+t3: ## A real API server: the CRDs, the chart, the operator, the CSI driver
+	@scripts/test.sh t3
+
+e2e: ## A whole cluster: helm install, node loss, failover, … RUNS=n times (as root)
+	@scripts/setup.sh e2e
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@target/debug/understudy-tests e2e --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
 
 replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
 	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks. Says nothing when everything is there.
 #
+#   scripts/setup.sh        what `make test` needs
+#   scripts/setup.sh e2e    what `make e2e` needs
+#
 # Without root, or without the network, what is missing is named in one line with its remedy:
 # under CI=true that fails, elsewhere the tests concerned are skipped, visibly.
 set -euo pipefail
@@ -32,16 +35,32 @@ tools=(
     mkfs.ext4:e2fsprogs
     setpriv:util-linux
 )
+# What a whole cluster on this machine needs beside that.
+if [[ ${1:-} == e2e ]]; then
+    tools+=(
+        containerd:containerd
+        runc:runc
+        busybox:busybox-static
+        iptables:iptables
+        conntrack:conntrack
+        ip:iproute2
+        musl-gcc:musl-tools
+    )
+fi
 PATH=$PATH:/usr/sbin:/sbin
 
 packages() {
     local entry
-    for entry in "${tools[@]}"; do
-        command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
-    done | sort -u
+    {
+        for entry in "${tools[@]}"; do
+            command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
+        done
+        # Plugins are no commands.
+        [[ ${1:-} != e2e || -x /usr/lib/cni/bridge ]] || echo containernetworking-plugins
+    } | sort -u
 }
 
-mapfile -t wanted < <(packages)
+mapfile -t wanted < <(packages "${1:-}")
 if ((${#wanted[@]})) && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}"
     log=$(mktemp)
@@ -49,7 +68,7 @@ if ((${#wanted[@]})) && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; th
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${wanted[@]}"; } >"$log" 2>&1 ||
         tail -n 3 "$log" >&2
     rm -f "$log"
-    mapfile -t wanted < <(packages)
+    mapfile -t wanted < <(packages "${1:-}")
 fi
 if ((${#wanted[@]})); then
     missing "what needs ${wanted[*]}: run as root: apt-get install ${wanted[*]}"
@@ -67,5 +86,14 @@ if ! cargo deny --version >/dev/null 2>&1; then
     if ! cargo deny --version >/dev/null 2>&1; then
         missing "the check of licences and bans: cargo install --locked cargo-deny --version $CARGO_DENY_VERSION"
     fi
+fi
+
+# An API server, its store and its clients: Go programs, built once. It says itself what is missing.
+if [[ ${1:-} == e2e ]]; then
+    # Images hold static programs. Without this target they are made with the C library of this machine.
+    rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1 || true
+    scripts/tools.sh e2e || lacks=1
+else
+    scripts/tools.sh t3 || lacks=1
 fi
 exit $lacks

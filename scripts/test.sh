@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tiers of tests and counts: scripts/test.sh t0 t1 t2
+# Runs tiers of tests and counts: scripts/test.sh t0 t1 t2 t3
 #
 # The last line is "N passed, N failed" (and "N skipped" where something was). The counts are cargo's
 # own, summed; a command of T0 without counts of its own is one check.
@@ -67,10 +67,17 @@ t2() {
     run processes cargo test --locked --package understudy-tests "${tests[@]}" --no-fail-fast -- --test-threads 2
 }
 
+t3() {
+    run binaries cargo build --locked --quiet --workspace --bins
+    local tests
+    mapfile -t tests < <(tests_of t3)
+    run api cargo test --locked --package understudy-tests "${tests[@]}" --no-fail-fast -- --test-threads 2
+}
+
 for tier in "$@"; do
     case $tier in
-        t0 | t1 | t2) "$tier" ;;
-        *) echo "no such tier: $tier; there are t0, t1 and t2" >&2 && exit 2 ;;
+        t0 | t1 | t2 | t3) "$tier" ;;
+        *) echo "no such tier: $tier; there are t0, t1, t2 and t3" >&2 && exit 2 ;;
     esac
 done
 

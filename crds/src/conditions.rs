@@ -29,6 +29,10 @@ pub mod accepted {
     pub const SOURCE_NOT_FOUND: &str = "SourceNotFound";
     /// A claim or virtual machine that can't be used.
     pub const SOURCE_UNUSABLE: &str = "SourceUnusable";
+    /// A claim that has no volume yet.
+    pub const CLAIM_NOT_BOUND: &str = "ClaimNotBound";
+    /// A claim whose volume another driver made.
+    pub const NOT_OURS: &str = "NotOurs";
     /// A volume that another BlockReplication replicates.
     pub const SOURCE_CONFLICT: &str = "SourceConflict";
     /// A replica whose size is not the volume's.

@@ -21,6 +21,7 @@ pub mod block_replication_status;
 pub mod common;
 pub mod conditions;
 pub mod generate;
+pub mod names;
 pub mod replicated_volume;
 pub mod replication_group;
 pub mod strict;

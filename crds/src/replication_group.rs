@@ -144,4 +144,10 @@ pub struct Promotion {
     /// The last complete checkpoint that the new primary reported when it was chosen: it comes up
     /// with this one or a later one.
     pub checkpoint: i64,
+    /// The uids of the pods that used the volumes when the generation was raised, as far as they
+    /// are still there: their devices belong to the old generation, so they are deleted. Absent: not
+    /// looked for yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub pods: Option<Vec<String>>,
 }

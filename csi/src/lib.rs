@@ -1,16 +1,38 @@
-//! The CSI driver of Understudy. A skeleton: it holds the driver's identity and serves nothing yet.
+//! The CSI driver of Understudy: CSI calls become engine calls, devices and objects.
 //!
 //! ```text
-//!   today   the names below, which persistent volumes and nodes will carry for ever
-//!   later   kubelet ── CSI ──► Node        attach a volume of the engine as a block device
-//!           sidecars ─ CSI ──► Controller  CreateVolume ─► ReplicatedVolume ─► engine: a replica
+//!   provisioner, resizer ── CSI ──► Controller ──► ReplicatedVolume objects
+//!                                       └────────► engines (TLS): replicas
+//!   kubelet ── CSI ──► Node ──► attach daemon (Unix socket): devices
+//!      ▲                 └────► mounts
+//!      └── registration ─┘
+//!
+//!   request   proto ─► types, purely           fault   every failure and its gRPC code, in tables
+//!   volume    objects ─► types, purely         guard   one operation a volume
+//!   call      a call runs to its end, and is logged once
 //! ```
 //!
-//! The services come with the support for real clusters. They translate CSI into calls of the
-//! engine API and into `ReplicatedVolume` objects, and keep no state of their own. Until then
-//! volumes are served over NBD, and `understudy-operator standalone` makes them.
+//! The services keep no state of their own: what is half done stands in the objects, the engines, the
+//! attach daemon's list and the kernel's table of mounts, and the same call again finishes it.
 
 #![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod call;
+pub mod controller;
+pub mod engines;
+pub mod fault;
+pub mod guard;
+pub mod identity;
+pub mod mount;
+pub mod node;
+pub mod placement;
+pub mod proto;
+pub mod registration;
+pub mod request;
+pub mod server;
+pub mod volume;
+pub mod volumes;
 
 /// The driver's name, in every `StorageClass` and `PersistentVolume`. It can never change: a volume
 /// names its driver for life.

@@ -112,6 +112,8 @@ pub struct Desired {
     pub secondary: Option<String>,
     /// The order to fail over.
     pub failover: Option<FailoverOrder>,
+    /// It is to end without any engine being asked.
+    pub abandoned: bool,
     /// The manifest has become one that can't be obeyed: this is what it said before.
     pub refused: Option<Refusal>,
 }
@@ -158,6 +160,7 @@ impl Desired {
             primary: spec.primary.as_ref().map(|p| p.node.clone()),
             secondary: spec.secondary.as_ref().map(|p| p.node.clone()),
             failover,
+            abandoned: false,
             refused: None,
         })
     }

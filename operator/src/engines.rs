@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use understudy_core::engine::api::{
-    Address, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Start, VolumeId,
+    Address, ByteLen, EngineStatus, Epoch, Failover, Generation, GroupId, Member, Policy, Start,
+    VolumeId,
 };
 use understudy_core::engine::client::{ClientError, EngineClient};
 
 /// How long an engine may take to say how it is. It answers from memory; one that takes longer is
 /// treated as gone for this pass, so that it does not hold up the others.
-const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long an action may take. A checkpoint or a stop waits for the peer; it is asked for again
 /// as long as it is wanted.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One call of the engine API. Every one may be repeated.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub enum Call {
     CreateReplica(Member),
     /// Deletes a replica.
     DeleteReplica(VolumeId),
+    /// Grows a replica to this size.
+    ExpandReplica(Member),
     /// Begins or resumes a role.
     Start(Start),
     /// Changes the policy.
@@ -60,6 +63,9 @@ pub enum Call {
 pub trait Engines: Send + Sync {
     /// How the node's engine is.
     fn status(&self, node: &str) -> impl Future<Output = Result<EngineStatus, ClientError>> + Send;
+
+    /// What a new replica could take at the node, where that is known.
+    fn available(&self, node: &str) -> Option<ByteLen>;
 
     /// Carries out a call; the checkpoint that it led to, if it did.
     fn run(
@@ -111,11 +117,24 @@ impl Engines for RemoteEngines {
         }
     }
 
+    fn available(&self, _: &str) -> Option<ByteLen> {
+        None
+    }
+
     async fn run(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
-        let client = self.client(node, CALL_DEADLINE)?;
-        match call {
+        call.make(&self.client(node, CALL_DEADLINE)?).await
+    }
+}
+
+impl Call {
+    /// Makes the call; the checkpoint that it led to, if it did.
+    pub async fn make(&self, client: &EngineClient) -> Result<Option<Epoch>, ClientError> {
+        match self {
             Call::CreateReplica(member) => client.create_replica(member).await.map(|_| None),
             Call::DeleteReplica(volume) => client.delete_replica(volume).await.map(|()| None),
+            Call::ExpandReplica(member) => {
+                client.expand_replica(&member.volume, member.size).await.map(|_| None)
+            }
             Call::Start(start) => client.start(start).await.map(|()| None),
             Call::SetPolicy { group, generation, policy } => {
                 client.set_policy(group, *generation, policy).await.map(|()| None)

@@ -15,7 +15,7 @@ use understudy_crds::BlockReplicationStatus;
 
 use crate::desired::ObjectName;
 use crate::engines::{Call, Engines};
-use crate::store::Group;
+use crate::store::{Group, Pod, Volume};
 
 /// A group as one engine keeps it.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) groups: BTreeMap<GroupId, Held>,
     /// How many checkpoints were asked for.
     pub(crate) checkpoints: u64,
+    /// What a new replica could take.
+    pub(crate) available: Option<ByteLen>,
 }
 
 /// Everything outside the operator, which outlives it.
@@ -47,6 +49,11 @@ pub(crate) struct World {
     pub(crate) machines: Mutex<BTreeMap<String, Machine>>,
     pub(crate) groups: Mutex<BTreeMap<GroupId, Group>>,
     pub(crate) statuses: Mutex<BTreeMap<ObjectName, BlockReplicationStatus>>,
+    /// Where there is a cluster: what the CSI driver made.
+    pub(crate) volumes: Mutex<Option<BTreeMap<VolumeId, Volume>>>,
+    pub(crate) pods: Mutex<Vec<Pod>>,
+    /// Pods that were deleted, as `NAME`, or `NAME!` by force.
+    pub(crate) deleted: Mutex<Vec<String>>,
     /// How many effects the operator may still have before it is killed; `None`: any number.
     pub(crate) fuse: Mutex<Option<usize>>,
 }
@@ -62,6 +69,7 @@ impl World {
                 replicas: BTreeMap::new(),
                 groups: BTreeMap::new(),
                 checkpoints: 0,
+                available: None,
             };
             world.machines().insert((*node).to_owned(), machine);
         }
@@ -180,7 +188,7 @@ impl Engines for World {
             volume: volume.clone(),
             uuid: Uuid(1),
             size: *size,
-            group: None,
+            group: machine.holder(volume),
         };
         Ok(EngineStatus {
             pool: machine.pool,
@@ -188,6 +196,10 @@ impl Engines for World {
             groups: machine.groups.iter().map(group).collect(),
             replicas: machine.replicas.iter().map(replica).collect(),
         })
+    }
+
+    fn available(&self, node: &str) -> Option<ByteLen> {
+        self.machines().get(node)?.available
     }
 
     async fn run(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
@@ -214,9 +226,21 @@ impl Machine {
                 }
                 Ok(None)
             }
+            Call::ExpandReplica(member) => {
+                let size = self.replicas.get_mut(&member.volume);
+                let size = size.ok_or_else(|| refused(Refusal::NotFound, "no such replica"))?;
+                *size = (*size).max(member.size);
+                let size = *size;
+                let held = self.groups.values_mut().flat_map(|h| &mut h.members);
+                held.filter(|m| m.volume == member.volume).for_each(|m| m.size = size);
+                Ok(None)
+            }
             Call::DeleteReplica(volume) => {
                 let holds = |h: &Held| h.members.iter().any(|m| m.volume == *volume);
-                if self.groups.values().any(|h| holds(h) && h.stage != Stage::None) {
+                // A member of a primary that is alone may leave.
+                let alone = |h: &Held| h.role == Role::Primary && h.peer.is_none();
+                let runs = |h: &Held| holds(h) && h.stage != Stage::None && !alone(h);
+                if self.groups.values().any(runs) {
                     return Err(refused(Refusal::WrongState, "its group runs"));
                 }
                 self.replicas.remove(volume);
@@ -263,6 +287,12 @@ impl Machine {
         }
     }
 
+    fn holder(&self, volume: &VolumeId) -> Option<GroupId> {
+        let mut groups = self.groups.iter();
+        let holds = |h: &Held| h.members.iter().any(|m| m.volume == *volume);
+        groups.find(|(_, h)| holds(h)).map(|(name, _)| name.clone())
+    }
+
     fn held(&mut self, group: &GroupId, generation: Generation) -> Result<&mut Held, ClientError> {
         let held = self.groups.get_mut(group);
         let held = held.ok_or_else(|| refused(Refusal::NotFound, "no such group"))?;
@@ -276,6 +306,15 @@ impl Machine {
         for member in &start.members {
             if self.replicas.get(&member.volume) != Some(&member.size) {
                 return Err(refused(Refusal::NotFound, "no such replica"));
+            }
+            if let Some(other) = self.holder(&member.volume).filter(|g| *g != start.group) {
+                let old = self.groups.get_mut(&other).unwrap();
+                let older = old.generation.number < start.generation.number;
+                if !start.adopt || old.peer.is_some() || old.role != Role::Primary || !older {
+                    return Err(refused(Refusal::Exists, "it belongs to another group"));
+                }
+                old.members.retain(|m| m.volume != member.volume);
+                self.groups.retain(|_, held| !held.members.is_empty());
             }
         }
         if let Some(held) = self.groups.get(&start.group) {

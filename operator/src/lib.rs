@@ -19,8 +19,10 @@ pub mod desired;
 pub mod engines;
 pub mod observe;
 pub mod reconcile;
+pub mod source;
 pub mod standalone;
 pub mod store;
+pub mod wanted;
 
 #[cfg(test)]
 mod fake;

@@ -1,28 +1,41 @@
 //! What is there: the group object, the engines, the last status. The only place of a pass that
 //! reads clock and randomness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
-use understudy_core::engine::api::{Address, EngineStatus, GroupStatus};
+use understudy_core::engine::api::{Address, ByteLen, EngineStatus, GroupStatus, VolumeId};
 use understudy_crds::BlockReplicationStatus;
 
 use crate::desired::Desired;
 use crate::engines::Engines;
-use crate::store::{Group, Store, StoreError};
+use crate::store::{Group, Pod, Store, StoreError, Volumes};
 
-/// The nodes that the operator was told of, with the address where each takes links, if it does.
-pub type Nodes = BTreeMap<String, Option<Address>>;
+/// The nodes that the operator knows of.
+pub type Nodes = BTreeMap<String, Place>;
+
+/// What is known of a node without asking its engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Where its engine takes links, if it does.
+    pub link: Option<Address>,
+    /// Kubernetes says that it is ready; true where nobody says so.
+    pub ready: bool,
+}
 
 /// One node as it was found.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Node {
     /// Where its engine takes links.
     pub link: Option<Address>,
+    /// Kubernetes says that it is ready.
+    pub ready: bool,
     /// How its engine is, or why it did not say.
     pub engine: Result<EngineStatus, String>,
+    /// What a new replica could take there, where that is known.
+    pub available: Option<ByteLen>,
 }
 
 /// An action that failed.
@@ -37,10 +50,16 @@ pub struct Failure {
 pub struct Observed {
     /// The group object.
     pub group: Option<Group>,
+    /// The volumes concerned, as far as they exist. `None`: volumes are kept nowhere.
+    pub volumes: Option<Volumes>,
+    /// The pods that use them; looked for only after a promotion.
+    pub pods: Vec<Pod>,
     /// Every node.
     pub nodes: BTreeMap<String, Node>,
     /// The status as it was last written.
     pub status: BlockReplicationStatus,
+    /// There is an object that wants to know how its replication goes, or that it has ended.
+    pub remembered: bool,
     /// The action of the pass before that failed.
     pub failure: Option<Failure>,
     /// A random number, in case a new generation needs one.
@@ -68,22 +87,42 @@ pub async fn observe<E: Engines, S: Store>(
 ) -> Result<Observed, StoreError> {
     let group = store.group(&desired.group).await?;
     let status = store.status(&desired.name).await?;
-    let answers = join_all(nodes.iter().map(|(name, link)| async move {
+    let names = volumes(desired, group.as_ref());
+    let volumes = store.volumes(&names).await?;
+    let pods = match group.as_ref().and_then(|g| g.spec.promotion.as_ref()) {
+        Some(last) if volumes.is_some() && last.pods.as_ref().is_none_or(|p| !p.is_empty()) => {
+            store.pods(&names).await?
+        }
+        _ => Vec::new(),
+    };
+    let answers = join_all(nodes.iter().map(|(name, place)| async move {
         let engine = engines.status(name).await.map_err(|e| e.to_string());
-        (name.clone(), Node { link: link.clone(), engine })
+        let available = engines.available(name);
+        let (link, ready) = (place.link.clone(), place.ready);
+        (name.clone(), Node { link, ready, engine, available })
     }))
     .await;
     Ok(Observed {
         group,
+        volumes,
+        pods,
         nodes: answers.into_iter().collect(),
-        status,
+        remembered: status.is_some(),
+        status: status.unwrap_or_default(),
         failure: None,
         fresh_id: random().map_err(|source| StoreError::Failed {
             action: "reading",
             path: "/dev/urandom".to_owned(),
-            source,
+            source: source.into(),
         })?,
     })
+}
+
+/// The group's volumes, and those that it is to have.
+fn volumes(desired: &Desired, group: Option<&Group>) -> Vec<VolumeId> {
+    let members = group.into_iter().flat_map(|g| &g.members).map(|m| &m.volume);
+    let wanted = desired.volumes.iter().flatten().map(|v| &v.member.volume);
+    members.chain(wanted).collect::<BTreeSet<_>>().into_iter().cloned().collect()
 }
 
 /// The time for conditions and their like.
@@ -92,7 +131,8 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-fn random() -> std::io::Result<u64> {
+/// A random number.
+pub(crate) fn random() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

@@ -2,19 +2,18 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tracing::{info, warn};
-use understudy_crds::BlockReplicationStatus;
 use understudy_crds::block_replication_status::TriggerStatus;
 
 use crate::apply::{Action, ApplyError, apply};
 use crate::decide::{Plan, decide};
 use crate::desired::{Desired, Wish, signed};
 use crate::engines::{Call, Engines};
-use crate::observe::{Failure, Nodes, now, observe};
+use crate::observe::{Failure, Nodes, Observed, now, observe};
 use crate::store::{Store, StoreError};
 
-/// Most rounds of one pass. The longest chain of steps (a new secondary in place of another) takes
-/// four; a bound keeps a step that has no effect from spinning.
-const ROUNDS_MAX: usize = 8;
+/// Most rounds of one pass. The longest chain of steps (a group of fresh volumes) takes six; a bound
+/// keeps a step that has no effect from spinning.
+const ROUNDS_MAX: usize = 10;
 
 /// How a pass ended.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ pub async fn pass<E: Engines, S: Store>(
             plan = decide(desired, &observed, now());
             failure = None;
         }
-        write(desired, &plan, &observed.status, store).await?;
+        write(desired, &plan, &observed, store).await?;
         if plan.actions.is_empty() || round > ROUNDS_MAX {
             return Ok(Outcome { requeue: plan.requeue, failure });
         }
@@ -54,7 +53,7 @@ pub async fn pass<E: Engines, S: Store>(
                 warn!(group = %desired.group, "{}", failed.message);
                 observed.failure = Some(failed.clone());
                 let plan = decide(desired, &observed, now());
-                write(desired, &plan, &observed.status, store).await?;
+                write(desired, &plan, &observed, store).await?;
             }
             return Ok(Outcome { requeue: plan.requeue, failure: Some(failed) });
         }
@@ -84,7 +83,7 @@ async fn run<E: Engines, S: Store>(
                     store.put_status(&desired.name, &status).await?;
                 }
             }
-            // Somebody else changed the group object: look again.
+            // Somebody else changed the object: look again.
             Err(ApplyError::Store(StoreError::Conflict { .. })) => return Ok(Ok(())),
             Err(ApplyError::Store(error)) => return Err(error),
             Err(ApplyError::Engine(error)) => {
@@ -99,11 +98,11 @@ async fn run<E: Engines, S: Store>(
 async fn write<S: Store>(
     desired: &Desired,
     plan: &Plan,
-    before: &BlockReplicationStatus,
+    before: &Observed,
     store: &S,
 ) -> Result<(), StoreError> {
-    let forgotten = desired.wish == Wish::Delete && *before == BlockReplicationStatus::default();
-    if forgotten || plan.actions.contains(&Action::ForgetStatus) || plan.status == *before {
+    let forgotten = desired.wish == Wish::Delete && !before.remembered;
+    if forgotten || plan.actions.contains(&Action::ForgetStatus) || plan.status == before.status {
         return Ok(());
     }
     store.put_status(&desired.name, &plan.status).await

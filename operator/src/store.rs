@@ -1,8 +1,12 @@
-//! Where the operator keeps what must outlive it: group objects and status.
+//! Where the operator keeps what must outlive it: group objects, volumes and status; and the pods
+//! that use the volumes.
 
-use understudy_core::engine::api::{Generation, GroupId, Member};
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use understudy_core::engine::api::{Generation, GroupId, Member, VolumeId};
 use understudy_core::units::ByteLen;
-use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
+use understudy_crds::{BlockReplicationStatus, ReplicatedVolumeSpec, ReplicationGroupSpec};
 
 use crate::desired::{ObjectName, unsigned};
 
@@ -10,10 +14,10 @@ use crate::desired::{ObjectName, unsigned};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The object is not the version that the change was made for.
-    #[error("the group object {group} has changed meanwhile")]
+    #[error("{object} has changed meanwhile")]
     Conflict {
         /// Which.
-        group: String,
+        object: String,
     },
     /// What is stored can't be read; it is not overwritten.
     #[error("{object} can't be read: {problem}")]
@@ -24,15 +28,14 @@ pub enum StoreError {
         problem: String,
     },
     /// The store itself failed.
-    #[error("{action} {path} failed")]
+    #[error("{action} {path} failed: {source}")]
     Failed {
         /// What was tried.
         action: &'static str,
         /// With what.
         path: String,
         /// Why.
-        #[source]
-        source: std::io::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
@@ -42,7 +45,7 @@ pub struct Group {
     /// Its name.
     pub name: GroupId,
     /// Changes with each change; what a change must name.
-    pub version: u64,
+    pub version: String,
     /// Who may write.
     pub generation: Generation,
     /// The volumes in order.
@@ -55,7 +58,7 @@ impl Group {
     /// Parses a group object.
     pub fn parse(
         name: GroupId,
-        version: u64,
+        version: String,
         spec: ReplicationGroupSpec,
     ) -> Result<Self, StoreError> {
         let unreadable = |problem: String| StoreError::Unreadable {
@@ -78,7 +81,53 @@ impl Group {
     }
 }
 
-/// Group objects and status, wherever they are kept.
+/// A `ReplicatedVolume`, parsed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Volume {
+    /// Changes with each change; what a change must name.
+    pub version: String,
+    /// Under which generation its only replica serves, while it is in no group.
+    pub generation: Option<Generation>,
+    /// The object itself.
+    pub spec: ReplicatedVolumeSpec,
+}
+
+impl Volume {
+    /// Parses a volume.
+    pub fn parse(
+        name: &VolumeId,
+        version: String,
+        spec: ReplicatedVolumeSpec,
+    ) -> Result<Self, StoreError> {
+        let generation = spec.generation.as_ref().map(|text| {
+            text.parse().map_err(|e| StoreError::Unreadable {
+                object: format!("ReplicatedVolume {name}"),
+                problem: format!("spec.generation: {e}"),
+            })
+        });
+        Ok(Self { version, generation: generation.transpose()?, spec })
+    }
+}
+
+/// Volumes by their handles.
+pub type Volumes = BTreeMap<VolumeId, Volume>;
+
+/// A pod that uses a volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which of all pods that ever had this name.
+    pub uid: String,
+    /// Where it runs, once that is decided.
+    pub node: Option<String>,
+    /// Its deletion was asked for, with this many seconds of grace.
+    pub deleting: Option<i64>,
+}
+
+/// Group objects, volumes, status and pods, wherever they are kept.
 pub trait Store: Send + Sync {
     /// The group object.
     fn group(
@@ -93,15 +142,38 @@ pub trait Store: Send + Sync {
     fn put_group(
         &self,
         name: &GroupId,
-        expected: Option<u64>,
+        expected: Option<&str>,
         spec: &ReplicationGroupSpec,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The status of a `BlockReplication` as it was last written.
+    /// Deletes the group object if it still has that version; fine if there is none.
+    fn delete_group(
+        &self,
+        name: &GroupId,
+        expected: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Those of these volumes that exist. `None`: volumes are not kept here, and the group object
+    /// alone says where replicas are.
+    fn volumes(
+        &self,
+        names: &[VolumeId],
+    ) -> impl Future<Output = Result<Option<Volumes>, StoreError>> + Send;
+
+    /// Writes a volume if it still has that version.
+    fn put_volume(
+        &self,
+        name: &VolumeId,
+        expected: &str,
+        spec: &ReplicatedVolumeSpec,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The status of a `BlockReplication` as it was last written; `None`: nothing is to be
+    /// remembered of it any more.
     fn status(
         &self,
         name: &ObjectName,
-    ) -> impl Future<Output = Result<BlockReplicationStatus, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<BlockReplicationStatus>, StoreError>> + Send;
 
     /// Writes it.
     fn put_status(
@@ -110,9 +182,23 @@ pub trait Store: Send + Sync {
         status: &BlockReplicationStatus,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Removes it: the object is gone.
+    /// Lets go of the object: its replication has ended.
     fn forget_status(
         &self,
         name: &ObjectName,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The pods that use one of these volumes and have not finished, as of a moment after the call.
+    fn pods(
+        &self,
+        volumes: &[VolumeId],
+    ) -> impl Future<Output = Result<Vec<Pod>, StoreError>> + Send;
+
+    /// Deletes a pod, this one and no later one of its name; at once, if `force`, without its node
+    /// having confirmed it. Fine if it is gone.
+    fn delete_pod(
+        &self,
+        pod: &Pod,
+        force: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

@@ -12,8 +12,9 @@ use understudy_operator::desired::{Desired, ObjectName, Wish};
 use understudy_operator::standalone::directory::Directory;
 use understudy_operator::standalone::files::Files;
 use understudy_operator::standalone::manifest::Manifests;
-use understudy_operator::standalone::wanted::{Wanted, wanted};
+
 use understudy_operator::store::{Store, StoreError};
+use understudy_operator::wanted::{Wanted, wanted};
 
 const CLAIM: &str = "
 apiVersion: v1
@@ -36,7 +37,7 @@ fn load(dir: &Path) -> (Manifests, Wanted) {
     let mut files = Files::new(dir);
     files.poll().unwrap();
     let manifests = Manifests::read(&files.documents());
-    let wanted = wanted(&manifests, &[], &BTreeMap::new());
+    let wanted = wanted(&manifests.objects(&BTreeMap::new()), &manifests, &[]);
     (manifests, wanted)
 }
 
@@ -174,9 +175,9 @@ async fn the_group_object_changes_by_compare_and_swap_only_and_outlives_the_oper
     }
     let store = Directory::open(dir.path()).unwrap();
     let found = store.group(&name).await.unwrap().unwrap();
-    assert_eq!((found.version, &found.spec), (1, &first));
-    store.put_group(&name, Some(1), &second).await.unwrap();
-    assert!(store.put_group(&name, Some(1), &first).await.is_err());
+    assert_eq!((found.version.as_str(), &found.spec), ("1", &first));
+    store.put_group(&name, Some("1"), &second).await.unwrap();
+    assert!(store.put_group(&name, Some("1"), &first).await.is_err());
     assert_eq!(store.groups().await.unwrap()[0].spec, second);
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Subcommand;
 use understudy_core::units::u64_of;
-use understudy_tests::ledger::{Journal, Plan, RunOptions, check, read_back, run};
+use understudy_tests::ledger::{
+    Journal, KeepOptions, Plan, RunOptions, check, keep, read_back, run,
+};
 use understudy_tests::random::Random;
 
 /// What to do with a ledger.
@@ -40,6 +42,24 @@ pub(crate) enum Command {
         /// Every n-th write is durable (FUA); 0: none.
         #[arg(long, default_value_t = 0)]
         durable_every: u64,
+    },
+    /// Say which prefix is found, go on after it, and when a write fails go on reading; for ever.
+    Keep {
+        /// The volumes in their order.
+        #[arg(required = true)]
+        volumes: Vec<String>,
+        /// Where journals and aftermaths go.
+        #[arg(long)]
+        journals: PathBuf,
+        /// The identity of the ledger, the same in every life.
+        #[arg(long)]
+        run: u64,
+        /// Milliseconds between two records.
+        #[arg(long, default_value_t = 5)]
+        pause: u64,
+        /// How many places each volume has.
+        #[arg(long, default_value_t = 512)]
+        slots: u64,
     },
     /// Say which prefix the volumes hold, and whether that is allowed: exit 0 only then.
     Check {
@@ -75,6 +95,16 @@ pub(crate) fn execute(command: &Command) -> Result<ExitCode> {
                 Some(error) => println!("{} records completed; then: {error:#}", ended.completed),
                 None => println!("{} records completed", ended.completed),
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Keep { volumes, journals, run, pause, slots } => {
+            let options = KeepOptions {
+                plan: Plan::new(*run, volumes.len(), 4096, *slots, 0)?,
+                targets: volumes.clone(),
+                journals: journals.clone(),
+                pause: Duration::from_millis(*pause),
+            };
+            keep(&options, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { volumes, journal, at_least, cut_unix_ms } => {

@@ -6,6 +6,7 @@
 //!   main.rs     ─┘   processes     └─ ledger    numbered, dependent writes and their checker
 //!                    NBD client
 //!                    tools            trace     the format, its parser, its generator
+//!   API server, kubelets ───────────── cluster   Kubernetes on one machine: a bench, and whole
 //!   simulator ──────────────────────── model     the filter against a plain model, in one process
 //!                                     layers    who may import what, checked
 //! ```
@@ -13,7 +14,9 @@
 //! The NBD client here is blocking and shares no code with the product's: it is the second opinion.
 
 pub mod bench;
+pub mod cluster;
 pub mod demo;
+pub mod e2e;
 pub mod harness;
 pub mod layers;
 pub mod ledger;

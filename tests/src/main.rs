@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, model, qemu, replay, trace};
+use understudy_tests::{bench, demo, e2e, model, qemu, replay, trace};
 
+mod cluster_command;
 mod ledger_command;
 
 /// Replays traces and keeps ledgers, on engines and on real QEMU processes.
@@ -44,6 +45,13 @@ enum Command {
     },
     /// Play random histories of two engines in the simulator, and judge them by a plain model.
     Simulate(Simulate),
+    /// The suite on a whole cluster; `make e2e` builds what it needs first.
+    E2e(e2e::Options),
+    /// Kubernetes on this machine, for tests.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster_command::Command,
+    },
     /// Write a ledger of dependent records over the volumes of a group, or judge what is left of it.
     Ledger {
         #[command(subcommand)]
@@ -104,6 +112,8 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
+        Command::E2e(options) => return e2e::run(&options),
+        Command::Cluster { command } => return cluster_command::execute(&command),
         Command::Ledger { command } => return ledger_command::execute(&command),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,12 +1,12 @@
 //! The first step of a group: who is who. Everything that can be wrong with the request is said
 //! here, before anything is made.
 
-use understudy_core::engine::api::Generation;
+use understudy_core::engine::api::{Generation, GroupStatus};
 use understudy_crds::ReplicationGroupSpec;
 use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::{GroupMember, GroupSide, Owner};
 
-use super::Step;
+use super::{Step, adopt};
 use crate::apply::Action;
 use crate::desired::{Desired, Refusal, SourceVolume, signed};
 use crate::observe::Observed;
@@ -28,10 +28,17 @@ fn write(
     primary: &str,
     secondary: &str,
 ) -> Step {
+    let number = match adopt::first_number(desired, observed, volumes, primary) {
+        Ok(number) => number,
+        Err(step) => return step,
+    };
     for (node, engine) in
         observed.nodes.iter().filter_map(|(n, s)| Some((n, s.engine.as_ref().ok()?)))
     {
-        if let Some(view) = engine.group(&desired.group) {
+        // Volumes that carry a later generation say that it has ended since.
+        let ended =
+            |view: &&GroupStatus| observed.volumes.is_none() || view.generation.number >= number;
+        if let Some(view) = engine.group(&desired.group).filter(ended) {
             return Step::hold(format!(
                 "{node} holds a replica of {} at generation {}, but there is no group object that \
                  says whether it counts: put the group object back, or ask under another name",
@@ -48,7 +55,7 @@ fn write(
     };
     let spec = ReplicationGroupSpec {
         owner: Owner { namespace: desired.name.namespace.clone(), name: desired.name.name.clone() },
-        generation: Generation { number: 1, id: observed.fresh_id }.to_string(),
+        generation: Generation { number, id: observed.fresh_id }.to_string(),
         members: volumes
             .iter()
             .map(|v| GroupMember {
@@ -141,7 +148,7 @@ fn primary(
 }
 
 /// Where the copy is to be: as asked; else where the primary was before the last failover; else
-/// the only other node that takes links.
+/// the only other node that takes links, or the one with the most space.
 pub(super) fn secondary(
     asked: Option<&str>,
     primary: &str,
@@ -156,9 +163,23 @@ pub(super) fn secondary(
     let mut others =
         observed.nodes.iter().filter(|(name, node)| *name != primary && node.link.is_some());
     match (others.next(), others.next()) {
-        (Some((only, _)), None) => Some(only.clone()),
-        _ => None,
+        (Some((only, _)), None) => return Some(only.clone()),
+        (None, _) => return None,
+        _ => {}
     }
+    roomiest(primary, observed)
+}
+
+/// Of all that could hold the copy now, the node with the most space; where that is not known,
+/// a person chooses.
+fn roomiest(primary: &str, observed: &Observed) -> Option<String> {
+    let fit = observed.nodes.iter().filter(|(name, node)| {
+        *name != primary && node.link.is_some() && node.ready && node.engine.is_ok()
+    });
+    let space = fit.filter_map(|(name, node)| Some((node.available?, name)));
+    // Among equals the first by name, so that the choice is the same each time.
+    let best = space.max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.cmp(x)));
+    best.map(|(_, name)| name.clone())
 }
 
 /// Why no secondary can be chosen.
@@ -211,6 +232,11 @@ fn fits(
     observed: &Observed,
 ) -> Result<(), Refusal> {
     let member = &volume.member;
+    if observed.volumes.is_some() {
+        // Volumes say themselves which group they are in, and which replica counts; any other one
+        // is removed before it is needed.
+        return Ok(());
+    }
     let Some(replica) = observed.engine(node).and_then(|e| e.replica(&member.volume)) else {
         return Ok(());
     };

@@ -118,7 +118,8 @@ fn raise(case: &Case<'_>, order: &FailoverOrder, checkpoint: i64) -> crate::appl
         if let Some(secondary) = spec.secondary.take() {
             spec.primary = secondary;
         }
-        spec.promotion = Some(Promotion { replaces: order.replace.to_string(), from, checkpoint });
+        let replaces = order.replace.to_string();
+        spec.promotion = Some(Promotion { replaces, from, checkpoint, pods: None });
         spec.generation = next.to_string();
     })
 }

@@ -4,6 +4,7 @@
 //!   no group object ─► begin ─► group object ─┬─ a replica is ahead of it ──► hold
 //!                                             ├─ a failover is ordered ─────► raise the generation
 //!                                             ├─ the primary is behind it ──► promote
+//!                                             ├─ pods of before are there ──► delete them
 //!                                             └─ else, as wished: run │ stop │ delete
 //! ```
 //!
@@ -11,10 +12,14 @@
 //! a generation before an engine hears of it. So whatever a killed operator has left undone follows
 //! from the group object, and repeating a step changes nothing.
 
+pub mod adopt;
 pub mod begin;
 pub mod conditions;
 pub mod delete;
 pub mod failover;
+pub mod grow;
+pub mod leftovers;
+pub mod pods;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -25,7 +30,7 @@ mod tests;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use understudy_core::engine::api::{Address, GroupStatus, Role, Stage, Start};
+use understudy_core::engine::api::{Address, GroupStatus, Member, Role, Stage, Start};
 use understudy_crds::conditions::ENGINES_REACHABLE;
 use understudy_crds::replication_group::GroupSide;
 use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
@@ -97,10 +102,13 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
         return match desired.wish {
             Wish::Run => begin::begin(desired, observed),
             Wish::Stop => Step::default(),
-            Wish::Delete => delete::forget(observed),
+            Wish::Delete => delete::without_group(desired, observed),
         };
     };
     let case = Case { desired, observed, group, now };
+    if desired.wish == Wish::Delete && desired.abandoned {
+        return delete::abandon(&case);
+    }
     if let Some(words) = ahead(&case) {
         return Step::hold(words);
     }
@@ -109,15 +117,19 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
         return order;
     }
     let promotion = failover::finish(&case);
-    let mut step = if promotion.actions.is_empty() && promotion.held.is_none() {
+    let pods = pods::pods(&case);
+    let mut step = if !promotion.actions.is_empty() || promotion.held.is_some() {
+        promotion
+    } else if pods.actions.is_empty() {
         match desired.wish {
             Wish::Run => run::run(&case),
             Wish::Stop => stop::stop(&case),
             Wish::Delete => delete::delete(&case),
         }
     } else {
-        promotion
+        pods.clone()
     };
+    step.waiting = step.waiting.or(pods.waiting);
     step.failover = order.failover;
     step
 }
@@ -181,6 +193,35 @@ impl<'a> Case<'a> {
             .filter(|v| v.role == Some(Role::Primary) && v.generation == self.group.generation)
     }
 
+    /// Whether no engine has ever been told of this group, as far as the group object says.
+    fn never_started(&self) -> bool {
+        self.primary().policy.is_none() && self.group.spec.promotion.is_none()
+    }
+
+    /// Whether the group's volumes come from, and go back to, the CSI driver.
+    fn adopts(&self) -> bool {
+        self.observed.volumes.is_some()
+    }
+
+    /// The members as both sides can start them now: one that is yet to grow at the primary has the
+    /// size that it has there.
+    fn members(&self) -> Vec<Member> {
+        let primary = self.observed.engine(&self.primary().node);
+        let now = |m: &Member| {
+            let replica = primary.and_then(|e| e.replica(&m.volume));
+            let size = replica.map_or(m.size, |r| r.size.min(m.size));
+            Member { volume: m.volume.clone(), size }
+        };
+        self.group.members.iter().map(now).collect()
+    }
+
+    /// The primary's address, where the secondary can hold it against the certificate that the
+    /// primary proves itself with: links from anybody else are refused.
+    fn proof(&self, primary: &GroupSide) -> Option<Address> {
+        let link = self.observed.nodes.get(&primary.node)?.link.clone()?;
+        link.to_string().starts_with("tls:").then_some(link)
+    }
+
     /// Whether the engines have been unreachable for so long that a stop goes on without them.
     fn given_up(&self) -> bool {
         let conditions = &self.observed.status.conditions;
@@ -213,9 +254,10 @@ impl<'a> Case<'a> {
     fn put(&self, change: impl FnOnce(&mut ReplicationGroupSpec)) -> Action {
         let mut spec = self.group.spec.clone();
         change(&mut spec);
-        Action::PutGroup { expected: Some(self.group.version), spec: Box::new(spec) }
+        Action::PutGroup { expected: Some(self.group.version.clone()), spec: Box::new(spec) }
     }
 
+    /// Begins a role. `peer` is where the other side takes links.
     fn start(&self, node: &str, role: Role, peer: Option<Address>) -> Action {
         Self::engine(
             node,
@@ -223,11 +265,11 @@ impl<'a> Case<'a> {
                 group: self.group.name.clone(),
                 generation: self.group.generation,
                 role,
-                members: self.group.members.clone(),
+                members: self.members(),
                 peer,
                 policy: engine_policy(&self.desired.policy),
                 inbound: false,
-                adopt: false,
+                adopt: role == Role::Primary && self.adopts(),
             }),
         )
     }

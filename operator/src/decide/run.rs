@@ -1,10 +1,10 @@
 //! Keeps a group replicating: replicas, roles, policy, one-shot checkpoints, a new secondary.
 
-use understudy_core::engine::api::{LinkState, Role, Stage};
+use understudy_core::engine::api::{LinkState, Member, Role, Stage};
 use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::GroupSide;
 
-use super::{Case, Step, begin, stop};
+use super::{Case, Step, adopt, begin, grow, stop};
 use crate::apply::Action;
 use crate::desired::{Refusal, engine_policy};
 use crate::engines::Call;
@@ -13,10 +13,23 @@ use crate::engines::Call;
 pub(super) fn run(case: &Case<'_>) -> Step {
     let wanted = wanted(case);
     let refused = changed(case).or_else(|| wanted.clone().err());
-    let mut step = replace_secondary(case, wanted.ok().as_deref());
-    if step.actions.is_empty() && step.held.is_none() {
-        let roles = roles(case);
-        step = Step { waiting: roles.waiting.clone().or(step.waiting), ..roles };
+    let wanted = wanted.ok();
+    let phases: [&dyn Fn() -> Step; 4] = [
+        &|| adopt::join(case),
+        &|| grow::grow(case),
+        &|| replace_secondary(case, wanted.as_deref()),
+        &|| roles(case),
+    ];
+    let mut step = Step::default();
+    for phase in phases {
+        let next = phase();
+        step = Step { waiting: next.waiting.clone().or(step.waiting), ..next };
+        if !step.actions.is_empty() || step.held.is_some() {
+            break;
+        }
+        if step.refused.is_some() {
+            return step;
+        }
     }
     if step.actions.is_empty() && step.held.is_none() {
         step.actions = policy(case);
@@ -62,13 +75,13 @@ fn changed(case: &Case<'_>) -> Option<Refusal> {
     for wanted in volumes {
         let member = &wanted.member;
         match members.iter().find(|m| m.volume == member.volume) {
-            Some(known) if known.size == member.size => {}
+            Some(known) if known.size <= member.size => {}
             Some(known) => {
                 return Some(Refusal::new(
                     accepted::SIZE_MISMATCH,
                     format!(
-                        "volume {} is to be {} bytes, in its group it has {}: a replicated volume \
-                         can't be resized yet; ask for the size it has",
+                        "volume {} is to be {} bytes, in its group it has {}: a volume never \
+                         shrinks; ask for the size it has, or a larger one",
                         member.volume, member.size, known.size
                     ),
                 ));
@@ -118,7 +131,7 @@ fn roles(case: &Case<'_>) -> Step {
     // Only a replica that was never started may be made anew: an old one that is gone is a loss.
     let mut actions = match missing(case, primary) {
         gone if gone.is_empty() => Vec::new(),
-        made if primary.policy.is_none() && case.group.spec.promotion.is_none() => made,
+        made if case.never_started() && !case.adopts() => made,
         _ => {
             return Step::hold(format!(
                 "{}, the primary, has lost replicas of {}: give its engine its pool back, or fail over",
@@ -143,8 +156,11 @@ fn roles(case: &Case<'_>) -> Step {
         }
         // The primary's start with a peer begins anew, so the secondary is started anew before it.
         actions.extend(case.give_up(side).filter(|_| !secondary_runs));
+        let (removals, removed) = adopt::clear(case, side);
+        actions.extend(removals);
         actions.extend(missing(case, side));
-        actions.push(case.start(&side.node, Role::Secondary, None));
+        actions.extend(removed.into_iter().map(|m| create(&side.node, m)));
+        actions.push(case.start(&side.node, Role::Secondary, case.proof(primary)));
         if alone {
             actions.push(case.start(&primary.node, Role::Primary, Some(link)));
             actions.push(case.put(|spec| {
@@ -172,8 +188,12 @@ fn roles(case: &Case<'_>) -> Step {
 /// Calls that make what the side lacks.
 fn missing(case: &Case<'_>, side: &GroupSide) -> Vec<Action> {
     let Some(engine) = case.observed.engine(&side.node) else { return Vec::new() };
-    let lacking = case.group.members.iter().filter(|m| engine.replica(&m.volume).is_none());
-    lacking.map(|m| Case::engine(&side.node, Call::CreateReplica(m.clone()))).collect()
+    let members = case.members().into_iter();
+    members.filter(|m| engine.replica(&m.volume).is_none()).map(|m| create(&side.node, m)).collect()
+}
+
+fn create(node: &str, member: Member) -> Action {
+    Case::engine(node, Call::CreateReplica(member))
 }
 
 /// A policy that an engine was not given yet.

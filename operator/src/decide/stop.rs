@@ -23,7 +23,7 @@ pub(super) fn stop(case: &Case<'_>) -> Step {
             primary.node, secondary.node
         ));
     }
-    if is_solo(case) || primary.policy.is_none() {
+    if is_solo(case) || (case.never_started() && case.primary_view().is_none()) {
         return Step::default();
     }
     if case.primary_view().is_none_or(|v| v.stage == Stage::None) {

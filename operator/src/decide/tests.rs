@@ -1,21 +1,25 @@
 //! The decisions by scenario, and the operator killed after every single effect that it has.
 
+mod cluster;
 mod faults;
 mod kills;
+mod leftovers;
 mod refusals;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use understudy_core::engine::api::{Generation, Role, Stage};
+use understudy_core::engine::api::{Generation, Member, Policy, Role, Stage, VolumeId};
 use understudy_core::units::ByteLen;
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, RECONCILED};
 use understudy_crds::replication_group::AppliedPolicy;
-use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
+use understudy_crds::{BlockReplicationStatus, ReplicatedVolumeSpec, ReplicationGroupSpec};
 
 use crate::desired::{Desired, FailoverOrder, ObjectName, SourceVolume, Wish};
-use crate::fake::World;
-use crate::observe::Nodes;
+use crate::fake::{Held, World};
+use crate::observe::{Nodes, Place};
 use crate::reconcile::pass;
+use crate::store::{Pod, Volume};
 
 /// A world and what is wanted of it.
 struct Bench {
@@ -27,10 +31,7 @@ impl Bench {
     fn new() -> Self {
         let name = ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() };
         let volume = |name: &str, node: Option<&str>| SourceVolume {
-            member: understudy_core::engine::api::Member {
-                volume: name.parse().unwrap(),
-                size: ByteLen(1 << 20),
-            },
+            member: Member { volume: name.parse().unwrap(), size: ByteLen(1 << 20) },
             node: node.map(str::to_owned),
         };
         Self {
@@ -52,9 +53,66 @@ impl Bench {
                 primary: None,
                 secondary: Some("b".to_owned()),
                 failover: None,
+                abandoned: false,
                 refused: None,
             },
         }
+    }
+
+    /// The same where volumes are kept: the CSI driver has made both on a, each solo.
+    fn cluster() -> Self {
+        let bench = Self::new();
+        let mut volumes = BTreeMap::new();
+        for (number, name) in [(1, "root"), (4, "data")] {
+            let handle: VolumeId = name.parse().unwrap();
+            let generation = Generation { number, id: 9 };
+            let mut machines = bench.world.machines();
+            let a = machines.get_mut("a").unwrap();
+            let member = Member { volume: handle.clone(), size: ByteLen(1 << 20) };
+            a.replicas.insert(handle.clone(), member.size);
+            let held = Held {
+                generation,
+                role: Role::Primary,
+                stage: Stage::Running,
+                peer: None,
+                members: vec![member],
+                policy: Policy::default(),
+                record: 0,
+            };
+            a.groups.insert(name.parse().unwrap(), held);
+            let spec = ReplicatedVolumeSpec {
+                size_bytes: 1 << 20,
+                node: Some("a".to_owned()),
+                pool: Some(a.pool.to_string()),
+                generation: Some(generation.to_string()),
+                group: None,
+            };
+            volumes.insert(handle.clone(), Volume::parse(&handle, "1".into(), spec).unwrap());
+        }
+        *bench.world.volumes.lock().unwrap() = Some(volumes);
+        let status = BlockReplicationStatus::default();
+        bench.world.statuses.lock().unwrap().insert(bench.desired.name.clone(), status);
+        bench
+    }
+
+    /// What the volumes say, as text to compare.
+    fn volumes(&self) -> Vec<String> {
+        let all = self.world.volumes.lock().unwrap();
+        let one = |(name, v): (&VolumeId, &Volume)| {
+            let number = v.generation.map(|g| g.number);
+            format!("{name} on {:?} at {number:?} in {:?}", v.spec.node, v.spec.group)
+        };
+        all.iter().flatten().map(one).collect()
+    }
+
+    fn add_pod(&self, name: &str, node: &str) {
+        self.world.pods.lock().unwrap().push(Pod {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            node: Some(node.to_owned()),
+            deleting: None,
+        });
     }
 
     /// One pass, cut short if the operator dies in it.
@@ -63,7 +121,9 @@ impl Bench {
             .world
             .machines()
             .iter()
-            .map(|(name, machine)| (name.clone(), Some(machine.link.clone())))
+            .map(|(name, machine)| {
+                (name.clone(), Place { link: Some(machine.link.clone()), ready: machine.up })
+            })
             .collect();
         let pass = pass(&self.desired, &nodes, &self.world, &self.world, None);
         // In the fake only death takes time.
@@ -85,7 +145,11 @@ impl Bench {
     }
 
     fn group(&self) -> ReplicationGroupSpec {
-        self.world.groups.lock().unwrap().get(&self.desired.group).unwrap().spec.clone()
+        self.group_if_any().unwrap()
+    }
+
+    fn group_if_any(&self) -> Option<ReplicationGroupSpec> {
+        self.world.groups.lock().unwrap().get(&self.desired.group).map(|g| g.spec.clone())
     }
 
     fn status(&self) -> BlockReplicationStatus {
@@ -148,9 +212,9 @@ async fn a_fresh_group_comes_to_running_with_the_secondary_started_first() {
     );
     assert_eq!(bench.reason(PROTECTED), "Running");
     assert_eq!(bench.reason(RECONCILED), "Settled");
-    let version = bench.world.groups.lock().unwrap()[&bench.desired.group].version;
+    let version = bench.world.groups.lock().unwrap()[&bench.desired.group].version.clone();
     bench.run().await;
-    let again = bench.world.groups.lock().unwrap()[&bench.desired.group].version;
+    let again = bench.world.groups.lock().unwrap()[&bench.desired.group].version.clone();
     assert_eq!(version, again, "nothing is written when nothing is left to do");
 }
 

@@ -18,14 +18,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use understudy_core::engine::api::GroupId;
+use understudy_core::engine::api::{GroupId, VolumeId};
 use understudy_crds::{
-    API_VERSION, BlockReplicationStatus, ReplicationGroup, ReplicationGroupSpec,
+    API_VERSION, BlockReplicationStatus, ReplicatedVolumeSpec, ReplicationGroup,
+    ReplicationGroupSpec,
 };
 
 use super::files::Problem;
 use crate::desired::ObjectName;
-use crate::store::{Group, Store, StoreError};
+use crate::store::{Group, Pod, Store, StoreError, Volumes};
 
 const GROUP_PREFIX: &str = "replicationgroup-";
 const PROBLEMS: &str = "problems.yaml";
@@ -159,7 +160,7 @@ impl Directory {
         let object = understudy_crds::strict::read::<ReplicationGroup>(&value)
             .map_err(|problems| unreadable(problems.join("; ")))?;
         let version = object.metadata.resource_version.unwrap_or_default();
-        let version = version.parse().map_err(|_| {
+        version.parse::<u64>().map_err(|_| {
             unreadable(format!("metadata.resourceVersion '{version}' is no number"))
         })?;
         Group::parse(name.clone(), version, object.spec).map(Some)
@@ -179,15 +180,17 @@ impl Store for Directory {
     async fn put_group(
         &self,
         name: &GroupId,
-        expected: Option<u64>,
+        expected: Option<&str>,
         spec: &ReplicationGroupSpec,
     ) -> Result<(), StoreError> {
         // Nobody else writes between the look and the rename: the directory is locked, and one
         // task alone works on a group.
-        if self.load(name)?.map(|g| g.version) != expected {
-            return Err(StoreError::Conflict { group: name.to_string() });
+        let before = self.load(name)?.map(|g| g.version);
+        if before.as_deref() != expected {
+            return Err(StoreError::Conflict { object: format!("the group object {name}") });
         }
-        let version = expected.unwrap_or(0).saturating_add(1).to_string();
+        let before = before.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        let version = before.saturating_add(1).to_string();
         let object = json!({
             "apiVersion": API_VERSION,
             "kind": "ReplicationGroup",
@@ -197,15 +200,48 @@ impl Store for Directory {
         self.write(&group_file(name), &object)
     }
 
-    async fn status(&self, name: &ObjectName) -> Result<BlockReplicationStatus, StoreError> {
+    async fn delete_group(&self, name: &GroupId, expected: &str) -> Result<(), StoreError> {
+        if self.load(name)?.is_some_and(|g| g.version != expected) {
+            return Err(StoreError::Conflict { object: format!("the group object {name}") });
+        }
+        self.remove(&group_file(name))
+    }
+
+    // Manifests of volumes are their author's: the group object alone says where replicas are.
+    async fn volumes(&self, _: &[VolumeId]) -> Result<Option<Volumes>, StoreError> {
+        Ok(None)
+    }
+
+    async fn put_volume(
+        &self,
+        name: &VolumeId,
+        _: &str,
+        _: &ReplicatedVolumeSpec,
+    ) -> Result<(), StoreError> {
+        let source = "a directory keeps no volumes".into();
+        Err(StoreError::Failed { action: "writing", path: name.to_string(), source })
+    }
+
+    async fn pods(&self, _: &[VolumeId]) -> Result<Vec<Pod>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_pod(&self, _: &Pod, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn status(
+        &self,
+        name: &ObjectName,
+    ) -> Result<Option<BlockReplicationStatus>, StoreError> {
         let file = status_file(name);
         let value = match self.read(&file) {
             // Unlike a group object it can be told anew.
-            Err(StoreError::Unreadable { .. }) => None,
+            Err(StoreError::Unreadable { .. }) => Some(Value::Null),
             other => other?,
         };
-        let status = value.and_then(|v| v.get("status").cloned());
-        Ok(status.and_then(|s| serde_json::from_value(s).ok()).unwrap_or_default())
+        let status = |v: Value| serde_json::from_value(v.get("status")?.clone()).ok();
+        Ok(value.map(|v| status(v).unwrap_or_default()))
     }
 
     async fn put_status(
@@ -242,5 +278,5 @@ fn status_file(name: &ObjectName) -> String {
 }
 
 fn failed(action: &'static str, path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Failed { action, path: path.display().to_string(), source }
+    StoreError::Failed { action, path: path.display().to_string(), source: source.into() }
 }

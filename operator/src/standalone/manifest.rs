@@ -15,6 +15,8 @@ use understudy_crds::{
 
 use super::files::{Document, Problem};
 use crate::desired::{ObjectName, Refusal};
+use crate::source::{Claim, Inventory, disks_of};
+use crate::wanted::Objects;
 
 /// The file that lists nodes; any other YAML file holds manifests.
 pub const NODES_FILE: &str = "nodes.yaml";
@@ -26,15 +28,6 @@ pub struct NodeAddress {
     pub engine: Address,
     /// Where the engine takes links; without one the node holds no copies.
     pub link: Option<Address>,
-}
-
-/// A claim, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The volume handle: spec.volumeName, else the claim's own name.
-    pub volume: String,
-    /// What it requests, in bytes, or what is wrong with that.
-    pub size: Option<Result<u64, String>>,
 }
 
 /// Everything a directory asks for.
@@ -54,7 +47,39 @@ pub struct Manifests {
     pub problems: Vec<Problem>,
 }
 
+impl Inventory for Manifests {
+    fn claim(&self, name: &ObjectName) -> Result<Claim, Refusal> {
+        self.claims.get(name).cloned().ok_or_else(|| absent("PersistentVolumeClaim", name))
+    }
+
+    fn disks(&self, machine: &ObjectName) -> Result<Vec<String>, Refusal> {
+        self.machines.get(machine).cloned().ok_or_else(|| absent("VirtualMachine", machine))
+    }
+
+    fn volume(&self, handle: &str) -> Option<ReplicatedVolumeSpec> {
+        self.volumes.get(handle).cloned()
+    }
+}
+
+fn absent(kind: &str, name: &ObjectName) -> Refusal {
+    let words = format!("there is no {kind} {name}: put its manifest into the directory");
+    Refusal::new(accepted::SOURCE_NOT_FOUND, words)
+}
+
 impl Manifests {
+    /// The BlockReplications, each with the generation that its spec has here.
+    pub fn objects(&self, generations: &BTreeMap<ObjectName, i64>) -> Objects {
+        let with_metadata = |(name, object): (&ObjectName, &Result<BlockReplication, Refusal>)| {
+            let object = object.clone().map(|mut object| {
+                object.metadata.namespace = Some(name.namespace.clone());
+                object.metadata.generation = generations.get(name).copied();
+                object
+            });
+            (name.clone(), object)
+        };
+        self.replications.iter().map(with_metadata).collect()
+    }
+
     /// Sorts documents by what they are.
     pub fn read(documents: &[Document]) -> Self {
         let mut all = Self::default();
@@ -97,7 +122,7 @@ impl Manifests {
                 insert(&mut self.claims, "PersistentVolumeClaim", name_of(value)?, claim(value)?)
             }
             (version, "VirtualMachine") if version.starts_with("kubevirt.io/") => {
-                insert(&mut self.machines, "VirtualMachine", name_of(value)?, disks(value))
+                insert(&mut self.machines, "VirtualMachine", name_of(value)?, disks_of(value))
             }
             ("", _) | (_, "") => {
                 Err("a document without apiVersion or kind: no manifest".to_owned())
@@ -204,17 +229,4 @@ fn quantity(text: &str) -> Result<u64, String> {
         _ => return Err(bad()),
     };
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
-}
-
-/// The claims behind a virtual machine's disks. A data volume's claim has the data volume's name.
-fn disks(value: &Value) -> Vec<String> {
-    let volumes = value.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
-    let name = |volume: &Value| {
-        let claim = volume.pointer("/persistentVolumeClaim/claimName");
-        claim
-            .or_else(|| volume.pointer("/dataVolume/name"))
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    volumes.into_iter().flatten().filter_map(name).collect()
 }

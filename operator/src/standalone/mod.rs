@@ -13,8 +13,6 @@
 pub mod directory;
 pub mod files;
 pub mod manifest;
-pub mod source;
-pub mod wanted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,13 +27,13 @@ use understudy_core::engine::client::ClientError;
 use self::directory::Directory;
 use self::files::Files;
 use self::manifest::{Manifests, NodeAddress};
-use self::wanted::{Wanted, ending, wanted};
 use crate::decide::conditions;
 use crate::desired::{Desired, ObjectName, Wish};
 use crate::engines::RemoteEngines;
-use crate::observe::{Nodes, now};
+use crate::observe::{Nodes, Place, now};
 use crate::reconcile::pass;
 use crate::store::{Group, Store, StoreError};
+use crate::wanted::{Wanted, ending, wanted};
 
 /// How often the directory is looked at: a change is noticed before its author looks up.
 const POLL: Duration = Duration::from_millis(200);
@@ -162,7 +160,7 @@ impl Standalone {
                 self.ensure(Desired { refused, ..task.desired.clone() });
                 continue;
             }
-            let before = self.store.status(name).await?;
+            let before = self.store.status(name).await?.unwrap_or_default();
             let status = conditions::refused(&before, before.observed_generation, refusal, now());
             self.store.put_status(name, &status).await?;
         }
@@ -182,7 +180,7 @@ impl Standalone {
                 generations.insert(name.clone(), self.store.note_spec(name, spec)?);
             }
         }
-        Ok(wanted(&self.manifests, &groups, &generations))
+        Ok(wanted(&self.manifests.objects(&generations), &self.manifests, &groups))
     }
 
     /// Takes up a changed list of nodes. All tasks start anew: each holds the old list.
@@ -252,8 +250,8 @@ impl Standalone {
             return;
         }
         let list = self.nodes.iter().flatten();
-        let nodes: Nodes =
-            list.map(|(name, address)| (name.clone(), address.link.clone())).collect();
+        let place = |a: &NodeAddress| Place { link: a.link.clone(), ready: true };
+        let nodes: Nodes = list.map(|(name, a)| (name.clone(), place(a))).collect();
         let (store, engines) = (self.store.clone(), self.engines.clone());
         let wish = desired.clone();
         // The old task ends before the new one begins: two would work on one group.

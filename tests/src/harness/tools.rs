@@ -10,6 +10,15 @@ use anyhow::{Result, anyhow};
 
 /// Each tool that a test may need, and the package that brings it.
 const PACKAGES: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
+    ("ip", "iproute2"),
+    ("losetup", "mount"),
+    ("musl-gcc", "musl-tools"),
+    ("nsenter", "util-linux"),
+    ("resize2fs", "e2fsprogs"),
+    ("runc", "runc"),
+    ("unshare", "util-linux"),
     ("e2fsck", "e2fsprogs"),
     ("fio", "fio"),
     ("mkfs.ext4", "e2fsprogs"),

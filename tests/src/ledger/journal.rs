@@ -6,6 +6,8 @@
 //!   1 1764027601123456          number, microseconds since 1970
 //!   2 1764027601123611
 //! ```
+//!
+//! A ledger that goes on where an earlier life ended says after which record, ` after=N`, in its head.
 
 use std::fs::File;
 use std::io::Write;
@@ -31,6 +33,8 @@ pub struct Completed {
 pub struct Journal {
     /// The layout of the run.
     pub plan: Plan,
+    /// The last record of earlier lives; 0: this is the first.
+    pub after: u64,
     /// What completed, in order.
     pub completed: Vec<Completed>,
 }
@@ -41,12 +45,18 @@ pub struct Writer(File);
 impl Writer {
     /// Begins a journal.
     pub fn create(path: &Path, plan: &Plan) -> Result<Self> {
+        Self::create_after(path, plan, 0)
+    }
+
+    /// Begins a journal of a life that goes on after this record.
+    pub fn create_after(path: &Path, plan: &Plan, after: u64) -> Result<Self> {
         let file = File::create(path);
         let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
         let Plan { run, volumes, block, slots, start } = plan;
+        let after = if after == 0 { String::new() } else { format!(" after={after}") };
         writeln!(
             file,
-            "ledger run={run:#x} volumes={volumes} block={block} slots={slots} start={start}"
+            "ledger run={run:#x} volumes={volumes} block={block} slots={slots} start={start}{after}"
         )?;
         Ok(Self(file))
     }
@@ -73,34 +83,36 @@ impl Journal {
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads one from its text.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let head = lines.next().unwrap_or_default();
-        let plan = parse_head(head).with_context(|| format!("not a ledger's head: {head:?}"))?;
+        let (plan, after) =
+            parse_head(head).with_context(|| format!("not a ledger's head: {head:?}"))?;
         let mut completed: Vec<Completed> = Vec::new();
         for line in lines {
             let Some((number, at)) = line.split_once(' ') else {
                 bail!("not a completion: {line:?}")
             };
             let next = Completed { number: number.parse()?, at_us: at.parse()? };
-            let before = completed.last().map_or(0, |last| last.number);
+            let before = completed.last().map_or(after, |last| last.number);
             if next.number != before + 1 {
                 bail!("record {} follows record {before}", next.number);
             }
             completed.push(next);
         }
-        Ok(Self { plan, completed })
+        Ok(Self { plan, after, completed })
     }
 
     /// How many completed.
     pub fn last(&self) -> u64 {
-        self.completed.last().map_or(0, |last| last.number)
+        self.completed.last().map_or(self.after, |last| last.number)
     }
 
     /// The last record whose completion was seen before this moment, in microseconds since 1970.
     pub fn completed_before(&self, at_us: u64) -> u64 {
         let seen = self.completed.iter().take_while(|completed| completed.at_us < at_us);
-        seen.last().map_or(0, |completed| completed.number)
+        seen.last().map_or(self.after, |completed| completed.number)
     }
 
     /// The bounds of a prefix after a cut at this moment: nothing completed before may be missing,
@@ -111,19 +123,20 @@ impl Journal {
     }
 }
 
-fn parse_head(head: &str) -> Result<Plan> {
+fn parse_head(head: &str) -> Result<(Plan, u64)> {
     let words = head.strip_prefix("ledger ").context("it does not begin with \"ledger \"")?;
     let mut values = [0_u64; 5];
+    let find = |name| words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     for (value, name) in values.iter_mut().zip(["run", "volumes", "block", "slots", "start"]) {
-        let word = words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        let word = word.with_context(|| format!("{name} is missing"))?;
+        let word = find(name).with_context(|| format!("{name} is missing"))?;
         *value = match word.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16)?,
             None => word.parse()?,
         };
     }
     let [run, volumes, block, slots, start] = values;
-    Plan::new(run, usize::try_from(volumes)?, block, slots, start)
+    let after = find("after").map_or(Ok(0), str::parse)?;
+    Ok((Plan::new(run, usize::try_from(volumes)?, block, slots, start)?, after))
 }
 
 #[cfg(test)]
@@ -147,6 +160,16 @@ mod tests {
         assert_eq!(journal.completed_before(u64::MAX), 3);
         assert_eq!(journal.bounds(Some(u64::MAX)), Bounds { at_least: 3, at_most: 4 });
         assert_eq!(journal.bounds(None), Bounds { at_least: 0, at_most: 4 });
+    }
+
+    #[test]
+    fn a_journal_of_a_later_life_goes_on_where_the_earlier_ended() {
+        let head = "ledger run=0x1 volumes=1 block=512 slots=4 start=0 after=7\n";
+        let journal = Journal::parse(&format!("{head}8 5\n9 6\n")).unwrap();
+        assert_eq!((journal.after, journal.last()), (7, 9));
+        assert_eq!(journal.completed_before(5), 7);
+        assert_eq!(Journal::parse(head).unwrap().last(), 7);
+        assert!(Journal::parse(&format!("{head}1 5\n")).is_err());
     }
 
     #[test]

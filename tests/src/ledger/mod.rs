@@ -10,10 +10,12 @@
 //! ```
 //!
 //! `record` is the block, `plan` says which number belongs where, `check` is the pure verdict,
-//! `journal` the durable list of what completed and when, `run` and `target` do the I/O.
+//! `journal` the durable list of what completed and when, `run` and `target` do the I/O, `keep` goes on
+//! over many lives of the writer.
 
 mod check;
 mod journal;
+mod keep;
 mod plan;
 mod record;
 mod run;
@@ -21,6 +23,7 @@ mod target;
 
 pub use check::{Bounds, Found, Verdict, check};
 pub use journal::{Completed, Journal, Writer as JournalWriter, now_us};
+pub use keep::{KeepOptions, keep, went_back};
 pub use plan::{Place, Plan};
 pub use record::{Hash, Reading, Record, hash};
 pub use run::{Ended, RunOptions, read_back, run};

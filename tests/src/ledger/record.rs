@@ -59,6 +59,12 @@ pub fn hash(block: &[u8]) -> Hash {
 impl Record {
     /// Its block. `block` is at least [`BLOCK_MIN`] bytes.
     pub fn encode(&self, block: usize) -> Vec<u8> {
+        self.encode_in_life(block, 0)
+    }
+
+    /// Its block as this life of the writer fills it. The same record of two lives has two hashes, so
+    /// that one of a life that should have ended breaks the chain of the other.
+    pub fn encode_in_life(&self, block: usize, life: u64) -> Vec<u8> {
         let mut bytes = vec![0; block];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..16].copy_from_slice(&self.run.to_le_bytes());
@@ -67,7 +73,7 @@ impl Record {
         bytes[28..32].copy_from_slice(&u32_of(u64_of(block)).to_le_bytes());
         bytes[32..HEADER].copy_from_slice(&self.previous);
         let end = block - CHECKSUM;
-        let seed = self.run ^ self.number.rotate_left(32) ^ u64::from(self.volume);
+        let seed = self.run ^ self.number.rotate_left(32) ^ u64::from(self.volume) ^ life;
         Random::new(seed).fill(&mut bytes[HEADER..end]);
         let sum = crc32c::crc32c(&bytes[..end]);
         bytes[end..].copy_from_slice(&sum.to_le_bytes());

@@ -8,8 +8,9 @@ use understudy_core::units::{u64_of, usize_of};
 
 use super::check::Found;
 use super::journal::Writer;
+use super::keep::KeepOptions;
 use super::plan::{Place, Plan};
-use super::record::{Reading, Record, hash};
+use super::record::{Hash, Reading, Record, hash};
 use super::target::Target;
 
 /// How a run is made.
@@ -38,6 +39,36 @@ pub struct Ended {
     pub error: Option<anyhow::Error>,
 }
 
+/// Writes the records after `completed` until a write fails; returns why.
+pub(super) fn write_from(
+    options: &KeepOptions,
+    mut completed: u64,
+    mut previous: Hash,
+    journal: &mut Writer,
+    life: u64,
+) -> Result<anyhow::Error> {
+    let plan = &options.plan;
+    let mut targets = open(&options.targets, plan, true)?;
+    loop {
+        let (place, block) = next(plan, completed, previous, life);
+        if let Err(error) = targets[place.volume].write(place.offset, &block, true) {
+            return Ok(error);
+        }
+        previous = hash(&block);
+        completed += 1;
+        journal.completed(completed)?;
+        std::thread::sleep(options.pause);
+    }
+}
+
+/// Where the record after `completed` goes, and its block.
+fn next(plan: &Plan, completed: u64, previous: Hash, life: u64) -> (Place, Vec<u8>) {
+    let number = completed + 1;
+    let volume = plan.volume_name(number);
+    let record = Record { run: plan.run, number, volume, previous };
+    (plan.place_of(number), record.encode_in_life(usize_of(plan.block), life))
+}
+
 /// Writes records until the time is up or a write fails. A failing write is how most runs end: the
 /// primary was killed. What completed until then is in the journal.
 pub fn run(options: &RunOptions) -> Result<Ended> {
@@ -47,17 +78,14 @@ pub fn run(options: &RunOptions) -> Result<Ended> {
     let end = Instant::now() + options.duration;
     let (mut completed, mut previous) = (0, [0; 16]);
     while Instant::now() < end && (options.records == 0 || completed < options.records) {
-        let number = completed + 1;
-        let place = plan.place_of(number);
-        let volume = plan.volume_name(number);
-        let block = Record { run: plan.run, number, volume, previous }.encode(usize_of(plan.block));
-        let durably = number.checked_rem(options.durable_every) == Some(0);
+        let durably = (completed + 1).checked_rem(options.durable_every) == Some(0);
+        let (place, block) = next(plan, completed, previous, 0);
         if let Err(error) = targets[place.volume].write(place.offset, &block, durably) {
             return Ok(Ended { completed, error: Some(error) });
         }
-        journal.completed(number)?;
         previous = hash(&block);
-        completed = number;
+        completed += 1;
+        journal.completed(completed)?;
     }
     Ok(Ended { completed, error: None })
 }

@@ -1,7 +1,7 @@
 //! What a ledger is written to: an NBD export, or a file or block device by its path.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -14,8 +14,20 @@ use crate::harness::nbd_address::Export;
 pub enum Target {
     /// Over NBD.
     Nbd(Box<Client>),
-    /// By path. A write has completed when it is on the device, not when the page cache has it.
+    /// A file. A write has completed when it is on the disk, not when the page cache has it.
     File(File),
+    /// A block device, past the page cache: what is read is what the device has now.
+    Device(File),
+}
+
+/// What direct I/O wants its memory and its places to be a multiple of.
+const ALIGNMENT: usize = 4096;
+
+/// A buffer, and where in it the aligned part begins.
+fn aligned(len: usize) -> (Vec<u8>, usize) {
+    let buffer = vec![0_u8; len + ALIGNMENT];
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
+    (buffer, start)
 }
 
 impl Target {
@@ -27,17 +39,25 @@ impl Target {
             let client = client.with_context(|| format!("cannot connect to {name}"))?;
             return Ok(Self::Nbd(Box::new(client)));
         }
-        let file = File::options().read(true).write(writable).open(Path::new(name));
-        Ok(Self::File(file.with_context(|| format!("cannot open {name}"))?))
+        let path = Path::new(name);
+        let cannot = || format!("cannot open {name}");
+        let is_device = std::fs::metadata(path).with_context(cannot)?.file_type().is_block_device();
+        let mut options = File::options();
+        options.read(true).write(writable);
+        if is_device {
+            options.custom_flags(i32::try_from(rustix::fs::OFlags::DIRECT.bits())?);
+        }
+        let file = options.open(path).with_context(cannot)?;
+        Ok(if is_device { Self::Device(file) } else { Self::File(file) })
     }
 
     /// Refuses a volume on which the places do not fit.
     pub fn must_hold(&self, name: &str, end: u64) -> Result<()> {
         let size = match self {
             Self::Nbd(client) => client.size(),
-            // A block device's metadata says 0; there the first write will tell.
-            Self::File(file) if file.metadata()?.is_file() => file.metadata()?.len(),
-            Self::File(_) => u64::MAX,
+            Self::File(file) => file.metadata()?.len(),
+            // A block device's metadata says 0; there the first read or write will tell.
+            Self::Device(_) => u64::MAX,
         };
         if size < end {
             bail!("{name}: {size} bytes long, but the ledger needs {end}; take fewer slots");
@@ -54,6 +74,12 @@ impl Target {
                 file.write_all_at(data, offset)?;
                 Ok(file.sync_data()?)
             }
+            Self::Device(file) => {
+                let (mut buffer, start) = aligned(data.len());
+                buffer[start..start + data.len()].copy_from_slice(data);
+                file.write_all_at(&buffer[start..start + data.len()], offset)?;
+                Ok(file.sync_data()?)
+            }
         }
     }
 
@@ -65,6 +91,12 @@ impl Target {
                 let mut bytes = vec![0; usize_of(len)];
                 file.read_exact_at(&mut bytes, offset)?;
                 Ok(bytes)
+            }
+            Self::Device(file) => {
+                let len = usize_of(len);
+                let (mut buffer, start) = aligned(len);
+                file.read_exact_at(&mut buffer[start..start + len], offset)?;
+                Ok(buffer[start..start + len].to_vec())
             }
         }
     }

@@ -45,15 +45,17 @@ async fn open(pool: &Path) -> Arc<Engine> {
     let config = Config {
         pool: pool.to_owned(),
         node: "test".into(),
-        api: Address::Unix("unused".into()),
+        api: vec![Address::Unix("unused".into())],
         nbd: Vec::new(),
         link: None,
         shards: 2,
         io: Io::Pool,
         log: Log::default(),
         limits: Limits::default(),
+        tls: None,
+        insecure_plaintext: false,
     };
-    Engine::open(&config).await.unwrap()
+    Engine::open(&config, None).await.unwrap()
 }
 
 async fn end(engine: Arc<Engine>) {

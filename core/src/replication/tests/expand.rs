@@ -34,7 +34,7 @@ fn listen(host: &SimHost, slot: &Slot) {
             let stream = listener.accept().await;
             let (h, g) = (host2.clone(), slot.borrow().clone());
             host2.spawn("serve link", async move {
-                serve_link(&h, stream, |_| g).await;
+                serve_link(&h, stream, |_| g.ok_or_else(|| "none here".into())).await;
             });
         }
     });

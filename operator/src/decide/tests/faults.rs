@@ -97,7 +97,8 @@ async fn an_action_that_fails_is_named_and_tried_again() {
         let mut machines = bench.world.machines();
         let b = machines.get_mut("b").unwrap();
         b.groups.clear();
-        let size = understudy_core::units::ByteLen(512);
+        // Too large: replicas grow, but never shrink.
+        let size = understudy_core::units::ByteLen(2 << 20);
         b.replicas.insert("data".parse().unwrap(), size);
         machines.get_mut("a").unwrap().groups.values_mut().for_each(|h| h.peer = None);
     }

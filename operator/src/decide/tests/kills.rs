@@ -1,13 +1,22 @@
 //! The operator is killed after its first effect, its second, and so on; the next one must bring
-//! the same end about. An effect is a call to an engine or a write of the group object.
+//! the same end about. An effect is a call to an engine, a write of the group object or of a
+//! volume, the deletion of a pod, or letting go of the BlockReplication.
+
+use understudy_core::units::ByteLen;
+use understudy_crds::ReplicationGroupSpec;
 
 use super::Bench;
 use crate::desired::Wish;
 
 /// Brings a scenario about once without a kill, then with one after each effect, and twice.
 async fn same_end_whenever_killed(name: &str, change: impl Fn(&mut Bench), before: bool) {
+    same_end(name, Bench::new, &change, before).await;
+    same_end(&format!("{name} in a cluster"), Bench::cluster, &change, before).await;
+}
+
+async fn same_end(name: &str, make: fn() -> Bench, change: &impl Fn(&mut Bench), before: bool) {
     let prepare = async || {
-        let mut bench = Bench::new();
+        let mut bench = make();
         if before {
             bench.run().await;
         }
@@ -16,7 +25,8 @@ async fn same_end_whenever_killed(name: &str, change: impl Fn(&mut Bench), befor
     };
     let whole = prepare().await;
     whole.run().await;
-    let (engines, group) = (whole.engines(), whole.group());
+    let (volumes, group) = (whole.volumes(), whole.group_if_any());
+    let engines = group.as_ref().map(|_| whole.engines());
     let mut kills = 0;
     for effects in 1.. {
         let bench = prepare().await;
@@ -28,11 +38,16 @@ async fn same_end_whenever_killed(name: &str, change: impl Fn(&mut Bench), befor
         bench.run().await;
         *bench.world.fuse.lock().unwrap() = None;
         bench.run().await;
-        assert_eq!(bench.engines(), engines, "{name}, killed after {effects}");
-        let end = bench.group();
+        let end = bench.group_if_any();
         let number = |text: &str| text.split('-').next().map(str::to_owned);
-        assert_eq!(number(&end.generation), number(&group.generation), "{name}, {effects}");
-        assert_eq!((end.primary, end.secondary), (group.primary.clone(), group.secondary.clone()));
+        let who = |g: &ReplicationGroupSpec| {
+            (number(&g.generation), g.primary.clone(), g.secondary.clone())
+        };
+        assert_eq!(end.as_ref().map(who), group.as_ref().map(who), "{name}, {effects}");
+        let found = end.as_ref().map(|_| bench.engines());
+        assert_eq!(found, engines, "{name}, killed after {effects}");
+        assert_eq!(bench.volumes(), volumes, "{name}, killed after {effects}");
+        assert!(bench.world.pods.lock().unwrap().is_empty(), "{name}, killed after {effects}");
         if !died {
             break;
         }
@@ -67,13 +82,17 @@ async fn stop_converges() {
 async fn a_failover_converges() {
     let lose = |b: &mut Bench| {
         b.world.machines().get_mut("a").unwrap().up = false;
+        if b.world.volumes.lock().unwrap().is_some() {
+            b.add_pod("db-0", "a");
+            b.add_pod("reader", "c");
+        }
         b.order_failover("b");
     };
     same_end_whenever_killed("failover", lose, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failover_with_the_old_primary_still_there_converges() {
+async fn a_failover_with_the_old_primary_that_returns_as_secondary_converges() {
     same_end_whenever_killed("failover and failback", |b| b.order_failover("b"), true).await;
 }
 
@@ -86,4 +105,50 @@ async fn another_secondary_converges() {
 #[tokio::test(start_paused = true)]
 async fn deletion_converges() {
     same_end_whenever_killed("delete", |b| b.desired.wish = Wish::Delete, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_after_a_failover_converges() {
+    let delete = |b: &mut Bench| {
+        b.order_failover("b");
+        b.desired.wish = Wish::Delete;
+    };
+    same_end_whenever_killed("failover and delete", delete, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_before_anything_was_started_converges() {
+    for effects in 1..4 {
+        let half = move || {
+            let bench = Bench::cluster();
+            *bench.world.fuse.lock().unwrap() = Some(effects);
+            bench
+        };
+        let bench = half();
+        bench.once().await;
+        *bench.world.fuse.lock().unwrap() = None;
+        let mut bench = bench;
+        bench.desired.wish = Wish::Delete;
+        bench.run().await;
+        assert_eq!(bench.group_if_any(), None, "{effects}");
+        assert!(bench.volumes().iter().all(|v| v.ends_with("in None")), "{effects}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn abandoning_converges() {
+    let abandon = |b: &mut Bench| {
+        b.world.machines().get_mut("a").unwrap().up = false;
+        b.desired.wish = Wish::Delete;
+        b.desired.abandoned = true;
+    };
+    same_end("abandon", Bench::cluster, &abandon, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn growth_converges() {
+    let grow = |b: &mut Bench| {
+        b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(8 << 20);
+    };
+    same_end_whenever_killed("growth", grow, true).await;
 }

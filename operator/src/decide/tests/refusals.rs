@@ -54,9 +54,9 @@ async fn a_group_goes_on_when_its_source_changes_or_is_lost() {
     let changes: [Row; 3] = [
         (|b| drop(b.desired.volumes.as_mut().unwrap().pop()), "MembersChanged", "data is missing"),
         (
-            |b| b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(2 << 20),
+            |b| b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(1 << 19),
             "SizeMismatch",
-            "can't be resized yet",
+            "a volume never shrinks",
         ),
         (
             |b| b.desired.volumes = Err(Refusal::new("SourceNotFound", "no claim")),

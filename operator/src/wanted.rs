@@ -1,4 +1,4 @@
-//! What a directory asks for, group by group.
+//! What is asked for, group by group.
 
 use std::collections::BTreeMap;
 
@@ -6,49 +6,44 @@ use understudy_core::engine::api::GroupId;
 use understudy_crds::BlockReplication;
 use understudy_crds::conditions::accepted;
 
-use super::manifest::Manifests;
-use super::source::{Sources, refuse_conflicts, resolve};
 use crate::desired::{Desired, ObjectName, Refusal, Wish};
+use crate::source::{Inventory, Sources, refuse_conflicts, resolve};
 use crate::store::Group;
+
+/// Objects by name; a refusal where one can't be read.
+pub type Objects = BTreeMap<ObjectName, Result<BlockReplication, Refusal>>;
 
 /// What is to be done, and what is refused before anything can be decided.
 #[derive(Debug, Default, PartialEq)]
 pub struct Wanted {
     /// By group.
     pub groups: BTreeMap<GroupId, Desired>,
-    /// Manifests that can't be read as what they say they are. What runs goes on.
+    /// Objects that can't be read as what they say they are. What runs goes on.
     pub refused: BTreeMap<ObjectName, Refusal>,
 }
 
-/// Turns manifests into wishes; each object's generation comes with it.
-pub fn wanted(
-    manifests: &Manifests,
-    groups: &[Group],
-    generations: &BTreeMap<ObjectName, i64>,
-) -> Wanted {
+/// Turns objects into wishes.
+pub fn wanted(objects: &Objects, inventory: &impl Inventory, groups: &[Group]) -> Wanted {
     let mut wanted = Wanted::default();
-    let mut objects: BTreeMap<&ObjectName, BlockReplication> = BTreeMap::new();
+    let mut readable = BTreeMap::new();
     let mut sources = Sources::new();
-    for (name, object) in &manifests.replications {
+    for (name, object) in objects {
         match object {
             Err(refusal) => {
                 wanted.refused.insert(name.clone(), refusal.clone());
             }
             Ok(object) => {
-                sources.insert(name.clone(), resolve(name, object, manifests));
-                let mut object = object.clone();
-                object.metadata.namespace = Some(name.namespace.clone());
-                object.metadata.generation = generations.get(name).copied();
-                objects.insert(name, object);
+                sources.insert(name.clone(), resolve(name, object, inventory));
+                readable.insert(name, object);
             }
         }
     }
     refuse_conflicts(&mut sources, groups);
-    for (name, object) in objects {
+    for (name, object) in readable {
         let volumes = sources.remove(name).unwrap_or_else(|| {
             Err(Refusal::new(accepted::SOURCE_NOT_FOUND, "its source was not resolved"))
         });
-        match Desired::parse(&object, volumes) {
+        match Desired::parse(object, volumes) {
             Ok(desired) => {
                 wanted.groups.insert(desired.group.clone(), desired);
             }
@@ -74,6 +69,7 @@ pub fn ending(group: &Group) -> Desired {
         primary: None,
         secondary: None,
         failover: None,
+        abandoned: false,
         refused: None,
     }
 }

@@ -3,24 +3,45 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use understudy_core::engine::api::{Member, VolumeId};
 use understudy_core::units::{ByteLen, GROUP_VOLUMES_MAX, SECTOR, VOLUME_MAX};
-use understudy_crds::BlockReplication;
 use understudy_crds::conditions::accepted;
+use understudy_crds::{BlockReplication, ReplicatedVolumeSpec};
 
-use super::manifest::Manifests;
 use crate::desired::{ObjectName, Refusal, SourceVolume, unsigned};
 use crate::store::Group;
+
+/// A claim, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The volume handle.
+    pub volume: String,
+    /// What it requests, in bytes, or what is wrong with that. `None`: the volume's size counts.
+    pub size: Option<Result<u64, String>>,
+}
+
+/// What there is to be replicated.
+pub trait Inventory {
+    /// The claim of this name, or why it can't be used.
+    fn claim(&self, name: &ObjectName) -> Result<Claim, Refusal>;
+
+    /// The claims that the disks of this virtual machine are, or why they can't be told.
+    fn disks(&self, machine: &ObjectName) -> Result<Vec<String>, Refusal>;
+
+    /// The volume of this handle.
+    fn volume(&self, handle: &str) -> Option<ReplicatedVolumeSpec>;
+}
 
 /// The volumes of a source, in its order.
 pub fn resolve(
     name: &ObjectName,
     object: &BlockReplication,
-    manifests: &Manifests,
+    inventory: &impl Inventory,
 ) -> Result<Vec<SourceVolume>, Refusal> {
     let mut volumes: Vec<SourceVolume> = Vec::new();
-    for claim in claims(name, object, manifests)? {
-        let volume = volume(name, &claim, manifests)?;
+    for claim in claims(name, object, inventory)? {
+        let volume = volume(name, &claim, inventory)?;
         if let Some(twin) = volumes.iter().find(|v| v.member.volume == volume.member.volume) {
             return Err(Refusal::new(
                 accepted::SOURCE_UNUSABLE,
@@ -38,7 +59,7 @@ pub fn resolve(
 fn claims(
     name: &ObjectName,
     object: &BlockReplication,
-    manifests: &Manifests,
+    inventory: &impl Inventory,
 ) -> Result<Vec<String>, Refusal> {
     let source = &object.spec.source;
     if let Some(claims) = &source.persistent_volume_claims {
@@ -46,12 +67,7 @@ fn claims(
     }
     let machine = source.virtual_machine.as_ref().map(|m| m.name.clone()).unwrap_or_default();
     let key = ObjectName { namespace: name.namespace.clone(), name: machine };
-    let disks = manifests.machines.get(&key).ok_or_else(|| {
-        Refusal::new(
-            accepted::SOURCE_NOT_FOUND,
-            format!("there is no VirtualMachine {key}: put its manifest into the directory"),
-        )
-    })?;
+    let disks = inventory.disks(&key)?;
     let unusable = |words: String| Err(Refusal::new(accepted::SOURCE_UNUSABLE, words));
     if disks.is_empty() {
         return unusable(format!(
@@ -64,23 +80,35 @@ fn claims(
             disks.len()
         ));
     }
-    Ok(disks.clone())
+    Ok(disks)
 }
 
-fn volume(name: &ObjectName, claim: &str, manifests: &Manifests) -> Result<SourceVolume, Refusal> {
+/// The claims behind a `VirtualMachine`'s disks. A data volume's claim has the data volume's name.
+pub fn disks_of(machine: &Value) -> Vec<String> {
+    let volumes = machine.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
+    let name = |volume: &Value| {
+        let claim = volume.pointer("/persistentVolumeClaim/claimName");
+        claim
+            .or_else(|| volume.pointer("/dataVolume/name"))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    volumes.into_iter().flatten().filter_map(name).collect()
+}
+
+fn volume(
+    name: &ObjectName,
+    claim: &str,
+    inventory: &impl Inventory,
+) -> Result<SourceVolume, Refusal> {
     let key = ObjectName { namespace: name.namespace.clone(), name: claim.to_owned() };
-    let found = manifests.claims.get(&key).ok_or_else(|| {
-        Refusal::new(
-            accepted::SOURCE_NOT_FOUND,
-            format!("there is no PersistentVolumeClaim {key}: put its manifest into the directory"),
-        )
-    })?;
+    let found = inventory.claim(&key)?;
     let unusable =
         |words: String| Refusal::new(accepted::SOURCE_UNUSABLE, format!("claim {key}: {words}"));
     let handle: VolumeId = found.volume.parse().map_err(|e| unusable(format!("{e}")))?;
-    let known = manifests.volumes.get(handle.as_str());
-    let requested = found.size.clone().transpose().map_err(&unusable)?;
-    let size = match (known.map(|v| unsigned(v.size_bytes)), requested) {
+    let known = inventory.volume(handle.as_str());
+    let requested = found.size.transpose().map_err(&unusable)?;
+    let size = match (known.as_ref().map(|v| unsigned(v.size_bytes)), requested) {
         (Some(size), Some(requested)) if requested > size => {
             return Err(Refusal::new(
                 accepted::SIZE_MISMATCH,
@@ -101,7 +129,7 @@ fn volume(name: &ObjectName, claim: &str, manifests: &Manifests) -> Result<Sourc
     }
     Ok(SourceVolume {
         member: Member { volume: handle, size: ByteLen(size) },
-        node: known.and_then(|v| v.node.clone()),
+        node: known.and_then(|v| v.node),
     })
 }
 
