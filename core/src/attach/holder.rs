@@ -10,7 +10,7 @@
 //! however it dies. Standard output takes one line, [`Ready`].
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,22 +117,19 @@ pub fn hold(
         let Ok(ask) = control::question(&stream) else { continue };
         let answer = held.answer(&ask);
         if answer == Answer::Released {
-            return last_words(&mut stream, &answer);
+            steps::reached("hold.released");
         }
         let _ = control::write_line(&mut stream, &answer);
+        if answer == Answer::Released {
+            info!("detached");
+            break;
+        }
     }
     Ok(())
 }
 
 fn tell(ready: &Ready) -> io::Result<()> {
     control::write_line(&mut io::stdout(), ready)
-}
-
-fn last_words(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
-    steps::reached("hold.released");
-    let _ = control::write_line(stream, answer);
-    info!("detached");
-    Ok(())
 }
 
 /// A device and its line.
@@ -205,7 +202,7 @@ impl Held {
     fn resize(&mut self) -> Result<(), Failed> {
         let renewed = self.shard.run(|env| async move {
             let line = line::installed()?;
-            let renewed = crate::runtime::timeout(&env, RESIZE, line.renew()).await;
+            let renewed = crate::runtime::timeout(&env, RESIZE, Box::pin(line.renew())).await;
             Some(renewed.map(|r| r.map_err(|e| (is_final(&e), e.to_string()))))
         });
         let size = match block_on(renewed) {

@@ -175,7 +175,7 @@ impl StateDirectory {
             } else if let Some(volume) = name.strip_suffix(".lock").filter(|v| !v.is_empty()) {
                 !volumes.iter().any(|known| known.as_str() == volume)
             } else {
-                name.starts_with('.') && name.ends_with(".json")
+                name.strip_prefix('.').is_some_and(|draft| draft.strip_suffix(".json").is_some())
             };
             if stray {
                 gone(fs::remove_file(self.0.join(name)))?;

@@ -230,7 +230,6 @@ impl Devices {
         let mut tries = RELEASE.0;
         loop {
             match self.ask(record, &Ask::Release, ANSWER) {
-                Ok(Answer::Released) => break,
                 Ok(Answer::Refused { why: Refused::InUse, .. }) if tries > 1 => {
                     tries -= 1;
                     std::thread::sleep(RELEASE.1);
@@ -241,8 +240,8 @@ impl Devices {
                 Ok(Answer::Refused { why, message }) => {
                     return Err(refused(&record.volume, why, &message));
                 }
-                // It may be dying just now.
-                Ok(Answer::Status(_)) | Err(_) => break,
+                // No answer: it may be dying just now.
+                Ok(Answer::Released | Answer::Status(_)) | Err(_) => break,
             }
         }
         reached("detach.released");

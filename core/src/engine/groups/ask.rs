@@ -91,7 +91,9 @@ pub(in crate::engine) fn close_session(
     session: u64,
 ) -> Result<(), EngineError> {
     let local = find(group)?;
-    local.hall.close_session(local.index_of(volume)?, session);
+    let index = local.index_of(volume)?;
+    let known = local.group.durable().members.get(index.get()).map(|m| m.sessions);
+    local.hall.close_session(index, session, known.unwrap_or_default());
     Ok(())
 }
 

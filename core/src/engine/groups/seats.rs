@@ -130,9 +130,12 @@ impl Hall {
         all.into_iter()
     }
 
-    /// Ends a session by its consumer's word: the next one need not wait.
-    pub(super) fn close_session(&self, index: VolumeIndex, number: u64) {
-        self.0.closed.borrow_mut().insert(index, number);
+    /// Ends a session by its consumer's word: the next one need not wait. One that was never let in
+    /// leaves the one that was as it is, closed or not.
+    pub(super) fn close_session(&self, index: VolumeIndex, number: u64, known: Sessions) {
+        if number == known.let_in {
+            self.0.closed.borrow_mut().insert(index, number);
+        }
         self.cut(|p| p.index == index && p.session == Some(number));
     }
 
