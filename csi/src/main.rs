@@ -91,7 +91,8 @@ async fn certificates(flags: &ControllerFlags) -> anyhow::Result<Option<Tls>> {
         return Ok(None);
     }
     let directory = flags.tls_dir.clone();
-    let opening = move || Tls::open_within(&directory, Some(Identity::CsiController), CERTIFICATES);
+    let opening =
+        move || Tls::open_within(&directory, Some(&Identity::CsiController), CERTIFICATES);
     Ok(Some(tokio::task::spawn_blocking(opening).await??))
 }
 

@@ -137,7 +137,7 @@ impl ShardEnv {
         let socket = SocketStream::adopt(self, parcel.fd)?;
         Ok(match parcel.tls {
             None => ShardStream::Plain(socket),
-            Some((session, left)) => ShardStream::Tls(TlsStream::new(socket, *session, left)),
+            Some((session, left)) => ShardStream::Tls(TlsStream::new(socket, *session, &left)),
         })
     }
 

@@ -67,10 +67,7 @@ fn every_identity_is_let_in_exactly_where_the_table_says() {
         let (_dir, client) = issued(&authority, who);
         let identity: Identity = who.parse().unwrap();
         for door in Door::ALL {
-            let expected = match (who, door) {
-                ("engine/a", _) | (_, Door::Api) => true,
-                _ => false,
-            };
+            let expected = matches!((who, door), ("engine/a", _) | (_, Door::Api));
             assert_eq!(door.admits(&identity), expected, "{who} at {door}");
             let [of_client, of_server] = meet(&client, &server, door, Some("b"));
             assert_eq!(of_server.is_none(), expected, "{who} at {door}: {of_server:?}");
