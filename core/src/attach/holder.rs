@@ -32,7 +32,7 @@ use super::{protect, steps};
 use crate::disk::Disk;
 use crate::nbd::client::is_final;
 use crate::runtime::{Address, Env, Shard, ShardConfig, ShardGone, ShardHandle};
-use crate::tls::Tls;
+use crate::tls::{Identity, Tls};
 use crate::units::{ParseError, SECTOR, VolumeId};
 
 /// How long the first connection may take to come: an attach that can't have one is tried again by
@@ -65,6 +65,8 @@ pub enum Ready {
 pub struct Network {
     /// The directory of its certificates.
     pub tls: Option<PathBuf>,
+    /// Whose they must be: this node's engine's.
+    pub node: Option<String>,
     /// Whether `tcp:` addresses are allowed.
     pub plaintext: bool,
 }
@@ -77,7 +79,8 @@ impl Network {
                 "{address} needs certificates: start the attach daemon with --tls DIRECTORY"
             )),
             (Address::Tls { .. }, Some(directory)) => {
-                Tls::open(directory, None).map(Some).map_err(|e| e.to_string())
+                let expected = self.node.clone().map(Identity::Engine);
+                Tls::open(directory, expected).map(Some).map_err(|e| e.to_string())
             }
             (Address::Tcp(_), _) if !self.plaintext => Err(format!(
                 "{address} is plaintext: use tls:NODE@HOST:PORT, or start the attach daemon with \

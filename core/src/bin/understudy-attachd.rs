@@ -87,9 +87,12 @@ struct State {
 #[derive(Args, Debug)]
 struct Reach {
     /// The directory of ca.crt, tls.crt and tls.key, in PEM, for engines on other nodes (tls:NODE@HOST:PORT);
-    /// read again when they change. The certificate is that of this node's engine.
+    /// read again when they change.
     #[arg(long, value_name = "DIRECTORY")]
     tls: Option<PathBuf>,
+    /// The node's name: the certificate must be that of its engine.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// Allows tcp: addresses of engines: whoever is on the way reads and changes volumes, unseen.
     #[arg(long)]
     insecure_plaintext: bool,
@@ -97,7 +100,7 @@ struct Reach {
 
 impl From<Reach> for Network {
     fn from(reach: Reach) -> Self {
-        Self { tls: reach.tls, plaintext: reach.insecure_plaintext }
+        Self { tls: reach.tls, node: reach.node, plaintext: reach.insecure_plaintext }
     }
 }
 

@@ -196,7 +196,7 @@ impl Drop for Attachd {
         self.kill();
         let ids = names(&self.state())
             .into_iter()
-            .filter(|name| name.ends_with(".json"))
+            .filter(|name| Path::new(name).extension().is_some_and(|e| e == "json"))
             .filter_map(|name| std::fs::read(self.state().join(name)).ok())
             .filter_map(|text| serde_json::from_slice::<attach::Record>(&text).ok())
             .map(|record| record.id);

@@ -147,7 +147,7 @@ fn a_device_grows_with_its_volume() {
             .open(&image)
             .unwrap()
             .set_len(bytes)
-            .unwrap()
+            .unwrap();
     };
     let serve = || {
         let _gone = std::fs::remove_file(&socket);

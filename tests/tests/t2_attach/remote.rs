@@ -42,7 +42,8 @@ fn a_device_of_another_node_s_engine_comes_over_tls_from_the_right_node_only() {
     let engine = Engine::start("a", directory.path(), &flags).unwrap();
     let here = directory.path().join("b");
     std::fs::create_dir_all(&here).unwrap();
-    let attachd = Attachd::start_with(&here, &["--tls", ours.to_str().unwrap()]).unwrap();
+    let attachd =
+        Attachd::start_with(&here, &["--tls", ours.to_str().unwrap(), "--node", "b"]).unwrap();
     let mut stage = Stage::of(directory, engine, attachd, "remote", 16 * MIB);
 
     let engine = |node: &str| EngineAddresses { api: tls(node, api), nbd: tls(node, nbd) };

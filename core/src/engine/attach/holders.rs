@@ -46,6 +46,9 @@ pub(super) async fn start(
     if let Some(directory) = &network.tls {
         command.arg("--tls").arg(directory);
     }
+    if let Some(node) = &network.node {
+        command.args(["--node", node]);
+    }
     if network.plaintext {
         command.arg("--insecure-plaintext");
     }
