@@ -43,18 +43,17 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
                 device = Some(held);
             }
         }
-        let mut device = match device {
-            Some(device) => device,
-            None => {
-                let attach = Wanted {
-                    volume: served.volume.clone(),
-                    generation: served.generation,
-                    engine,
-                    read_only: false,
-                };
-                let attaching = self.attach.attach(&attach).await;
-                attaching.map_err(|e| Fault::attach(Asked::Attach, &e))?
-            }
+        let mut device = if let Some(device) = device {
+            device
+        } else {
+            let attach = Wanted {
+                volume: served.volume.clone(),
+                generation: served.generation,
+                engine,
+                read_only: false,
+            };
+            let attaching = self.attach.attach(&attach).await;
+            attaching.map_err(|e| Fault::attach(Asked::Attach, &e))?
         };
         if device.size < served.size {
             // It grew while nobody used it here.

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use understudy_core::engine::api::VolumeId;
 
@@ -87,7 +88,9 @@ impl Create {
 }
 
 /// Refuses parameters that mean nothing here: a misspelt one must not be lost.
-pub fn check_parameters(parameters: &HashMap<String, String>) -> Result<(), Fault> {
+pub fn check_parameters<S: BuildHasher>(
+    parameters: &HashMap<String, String, S>,
+) -> Result<(), Fault> {
     let mut unknown: Vec<&str> = parameters.keys().map(String::as_str).collect();
     unknown.retain(|name| !PARAMETERS.contains(name));
     unknown.sort_unstable();
