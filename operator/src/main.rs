@@ -261,7 +261,7 @@ async fn controller(arguments: ControllerArguments) -> anyhow::Result<()> {
         status_interval: Duration::from_secs(arguments.status_interval),
         signing,
     };
-    cluster::run(client().await?, options, ending()?).await?;
+    Box::pin(cluster::run(client().await?, options, ending()?)).await?;
     Ok(())
 }
 

@@ -83,6 +83,7 @@ pub fn write(dir: &Path, files: &Files) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_set_replaces_another_whole_and_leaves_nothing_behind() {
@@ -99,7 +100,6 @@ mod tests {
         }
         // Three links, the link to the set, the set.
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
-        use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(dir.path().join("tls.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -60,21 +60,20 @@ impl Signer {
             |action, e: &kube::Error| ApiError::new(action, format!("Secret {CA_SECRET}"), e);
         let time = now().as_second();
         let found = self.secrets.get_opt(CA_SECRET).await.map_err(|e| failed("reading", &e))?;
-        let secret = match found {
-            Some(secret) => secret,
-            None => {
-                let parts = create(time, self.signing.authority_lifetime).map_err(unusable)?;
-                let fresh = secret(None, &parts);
-                match self.secrets.create(&PostParams::default(), &fresh).await {
-                    Ok(made) => {
-                        info!("made a certificate authority: Secret {CA_SECRET}");
-                        made
-                    }
-                    Err(e) if is_conflict(&e) => {
-                        self.secrets.get(CA_SECRET).await.map_err(|e| failed("reading", &e))?
-                    }
-                    Err(e) => return Err(failed("creating", &e).into()),
+        let secret = if let Some(secret) = found {
+            secret
+        } else {
+            let parts = create(time, self.signing.authority_lifetime).map_err(unusable)?;
+            let fresh = secret(None, &parts);
+            match self.secrets.create(&PostParams::default(), &fresh).await {
+                Ok(made) => {
+                    info!("made a certificate authority: Secret {CA_SECRET}");
+                    made
                 }
+                Err(e) if is_conflict(&e) => {
+                    self.secrets.get(CA_SECRET).await.map_err(|e| failed("reading", &e))?
+                }
+                Err(e) => return Err(failed("creating", &e).into()),
             }
         };
         let mut parts = parts_of(&secret);
@@ -235,11 +234,14 @@ fn parts_of(secret: &Secret) -> Parts {
 }
 
 fn secret(before: Option<&Secret>, parts: &Parts) -> Secret {
-    let metadata = before.map(|s| s.metadata.clone()).unwrap_or_else(|| ObjectMeta {
-        name: Some(CA_SECRET.to_owned()),
-        annotations: Some([(MADE_HERE.to_owned(), "true".to_owned())].into()),
-        ..ObjectMeta::default()
-    });
+    let metadata = before.map_or_else(
+        || ObjectMeta {
+            name: Some(CA_SECRET.to_owned()),
+            annotations: Some([(MADE_HERE.to_owned(), "true".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        |s| s.metadata.clone(),
+    );
     let data = parts.iter().map(|(name, bytes)| (name.clone(), ByteString(bytes.clone())));
     Secret {
         metadata,

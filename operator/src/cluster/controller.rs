@@ -233,5 +233,5 @@ async fn work_on(
 
 /// The way to engines without TLS.
 pub fn plaintext() -> Connect {
-    Arc::new(|address| EngineClient::lazy(address))
+    Arc::new(EngineClient::lazy)
 }

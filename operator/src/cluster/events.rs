@@ -76,12 +76,12 @@ fn worth(type_: &str, reason: &str, known: bool) -> Option<(bool, &'static str)>
         (RECONCILED, reconciled::ACTION_FAILED | reconciled::REPLICA_AHEAD) => {
             Some((true, "Reconcile"))
         }
-        (PROTECTED, protected::RUNNING) => Some((false, "Replicate")),
-        (PROTECTED, protected::SYNCING | protected::STOPPED) => Some((false, "Replicate")),
-        (PROTECTED, protected::NOT_STARTED) => None,
+        (PROTECTED, protected::RUNNING | protected::SYNCING | protected::STOPPED) => {
+            Some((false, "Replicate"))
+        }
+        (PROTECTED, protected::NOT_STARTED) | (FAILED_OVER, failed_over::PROMOTING) => None,
         (PROTECTED, _) => Some((true, "Replicate")),
         (FAILED_OVER, failed_over::PROMOTED | failed_over::MERGING) => Some((false, "Failover")),
-        (FAILED_OVER, failed_over::PROMOTING) => None,
         (FAILED_OVER, _) => Some((true, "Failover")),
         _ => None,
     }

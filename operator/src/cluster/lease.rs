@@ -128,11 +128,9 @@ impl Leadership {
         }
         let transitions = lease.spec.as_ref().and_then(|s| s.lease_transitions).unwrap_or(0);
         let mine = self.lease(Some(&lease), transitions.saturating_add(1));
-        match self.replace(&mine).await? {
-            true => Ok(None),
-            // Another candidate was faster.
-            false => Ok(holder),
-        }
+        // If not, another candidate was faster.
+        let is_ours = self.replace(&mine).await?;
+        Ok(if is_ours { None } else { holder })
     }
 
     /// Renews the lease until that is impossible.
@@ -179,10 +177,10 @@ impl Leadership {
     }
 
     fn lease(&self, before: Option<&Lease>, transitions: i32) -> Lease {
-        let metadata = before.map(|l| l.metadata.clone()).unwrap_or_else(|| ObjectMeta {
-            name: Some(LEASE.to_owned()),
-            ..ObjectMeta::default()
-        });
+        let metadata = before.map_or_else(
+            || ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
+            |l| l.metadata.clone(),
+        );
         let acquired = before.and_then(|l| {
             let spec = l.spec.as_ref()?;
             let same = spec.holder_identity.as_deref() == Some(self.identity.as_str());

@@ -375,7 +375,7 @@ impl Store for ApiStore {
             // A status that can't be written keeps nobody from acting: a failover least of all.
             Err(error) if is_absent(&error) => {}
             Err(error) => {
-                warn!(%name, "{}", ApiError::new("writing the status of", name.to_string(), &error))
+                warn!(%name, "{}", ApiError::new("writing the status of", name.to_string(), &error));
             }
         }
         Ok(())

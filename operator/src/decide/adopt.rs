@@ -29,20 +29,20 @@ pub(super) fn first_number(
     observed: &Observed,
     volumes: &[SourceVolume],
     primary: &str,
-) -> Result<u64, Step> {
+) -> Result<u64, Box<Step>> {
     let Some(known) = &observed.volumes else { return Ok(1) };
     let mut highest = 0;
     for SourceVolume { member, .. } in volumes {
         let handle = &member.volume;
         let Some(volume) = known.get(handle) else {
-            return Err(Step::wait(format!("the ReplicatedVolume {handle} to be there")));
+            return Err(Box::new(Step::wait(format!("the ReplicatedVolume {handle} to be there"))));
         };
         match &volume.spec.group {
             Some(group) if *group == desired.group.as_str() => {
-                return Err(Step::hold(format!(
+                return Err(Box::new(Step::hold(format!(
                     "volume {handle} is in group {group}, whose group object is gone: nobody can say \
                      which of its replicas counts. Put the group object back"
-                )));
+                ))));
             }
             Some(group) => {
                 let words = format!(
@@ -50,26 +50,28 @@ pub(super) fn first_number(
                      that one first"
                 );
                 let refused = Some(Refusal::new(accepted::SOURCE_CONFLICT, words));
-                return Err(Step { refused, ..Step::default() });
+                return Err(Box::new(Step { refused, ..Step::default() }));
             }
             None => {}
         }
         let (Some(generation), Some(pool)) = (volume.generation, &volume.spec.pool) else {
-            return Err(Step::wait(format!("the volume {handle} to be made by the CSI driver")));
+            return Err(Box::new(Step::wait(format!(
+                "the volume {handle} to be made by the CSI driver"
+            ))));
         };
         let found = observed.engine(primary).map(|e| e.pool.to_string());
         if found.as_ref().is_some_and(|found| found != pool) {
-            return Err(Step::hold(format!(
+            return Err(Box::new(Step::hold(format!(
                 "volume {handle} lies in pool {pool}, the engine of {primary} has pool {}: give that \
                  engine its pool back",
                 found.unwrap_or_default()
-            )));
+            ))));
         }
         if let Some((node, other)) = ahead(member, generation, observed) {
-            return Err(Step::hold(format!(
+            return Err(Box::new(Step::hold(format!(
                 "the replica of {handle} on {node} obeys generation {other}, the ReplicatedVolume says \
                  {generation}: nothing is touched until that is settled"
-            )));
+            ))));
         }
         highest = highest.max(generation.number);
     }
@@ -130,7 +132,7 @@ pub(super) fn join(case: &Case<'_>) -> Step {
                     return Step { refused, ..Step::default() };
                 }
                 Some(other) => {
-                    waiting = Some(format!("the volume {handle} to leave group {other}"))
+                    waiting = Some(format!("the volume {handle} to leave group {other}"));
                 }
                 None => {
                     let mut spec = volume.spec.clone();

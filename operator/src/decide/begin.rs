@@ -30,7 +30,7 @@ fn write(
 ) -> Step {
     let number = match adopt::first_number(desired, observed, volumes, primary) {
         Ok(number) => number,
-        Err(step) => return step,
+        Err(step) => return *step,
     };
     for (node, engine) in
         observed.nodes.iter().filter_map(|(n, s)| Some((n, s.engine.as_ref().ok()?)))

@@ -25,7 +25,7 @@ impl World {
     }
 }
 
-fn conflict(object: impl ToString) -> StoreError {
+fn conflict(object: &impl ToString) -> StoreError {
     StoreError::Conflict { object: object.to_string() }
 }
 
@@ -51,7 +51,7 @@ impl Store for World {
         self.write(|| {
             let mut groups = self.groups.lock().unwrap();
             if groups.get(name).map(|g| g.version.as_str()) != expected {
-                return Err(conflict(name));
+                return Err(conflict(&name));
             }
             let version = next(expected.unwrap_or("0"));
             groups.insert(name.clone(), Group::parse(name.clone(), version, spec.clone())?);
@@ -64,7 +64,7 @@ impl Store for World {
         self.write(|| {
             let mut groups = self.groups.lock().unwrap();
             if groups.get(name).is_some_and(|g| g.version != expected) {
-                return Err(conflict(name));
+                return Err(conflict(&name));
             }
             groups.remove(name);
             Ok(())
@@ -91,7 +91,7 @@ impl Store for World {
             let mut all = self.volumes.lock().unwrap();
             let volume = all.as_mut().and_then(|all| all.get_mut(name));
             match volume.filter(|v| v.version == expected) {
-                None => Err(conflict(name)),
+                None => Err(conflict(&name)),
                 Some(volume) => {
                     *volume = Volume::parse(name, next(expected), spec.clone())?;
                     Ok(())
