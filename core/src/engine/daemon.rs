@@ -109,7 +109,7 @@ async fn certificates(config: &Config) -> Result<Option<Tls>, EngineError> {
     }
     let Some(dir) = config.tls.clone() else { return Ok(None) };
     let expected = Identity::Engine(config.node.clone());
-    let load = move || Tls::open_within(&dir, Some(expected), CERTIFICATES);
+    let load = move || Tls::open_within(&dir, Some(&expected), CERTIFICATES);
     let loaded = tokio::task::spawn_blocking(load).await;
     let loaded = loaded.map_err(|e| EngineError::new(Refusal::Internal, e.to_string()))?;
     let tls = loaded.map_err(|e| EngineError::new(Refusal::Unavailable, e.to_string()))?;

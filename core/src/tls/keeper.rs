@@ -72,13 +72,13 @@ impl Tls {
     /// As [`open`](Self::open); waits up to `limit` for a good set to appear. Blocks.
     pub fn open_within(
         dir: &Path,
-        expected: Option<Identity>,
+        expected: Option<&Identity>,
         limit: Duration,
     ) -> Result<Self, LoadError> {
         let end = Instant::now() + limit;
         let mut told = None;
         loop {
-            match Self::open(dir, expected.clone()) {
+            match Self::open(dir, expected.cloned()) {
                 Err(e) if Instant::now() < end => {
                     if told.as_ref() != Some(&e) {
                         warn!("waiting up to {limit:?} for certificates: {e}");

@@ -144,7 +144,8 @@ mod tests {
             .collect();
         let mut listed: Vec<&str> = TABLE.iter().map(|row| row.0).collect();
         let mut there = methods.clone();
-        (listed.sort_unstable(), there.sort_unstable());
+        listed.sort_unstable();
+        there.sort_unstable();
         assert_eq!(there, listed, "a method without a row, or a row without a method");
         for (method, csi, engine) in TABLE {
             let path = format!("/{SERVICE_NAME}/{method}");

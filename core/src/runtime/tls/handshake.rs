@@ -37,7 +37,7 @@ pub(in crate::runtime) async fn handshake(
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     });
     match left {
-        Ok(left) => Ok(TlsStream::new(socket, session, left)),
+        Ok(left) => Ok(TlsStream::new(socket, session, &left)),
         Err(e) => {
             socket.shutdown();
             Err(e)

@@ -54,10 +54,10 @@ impl std::fmt::Debug for TlsStream {
 
 impl TlsStream {
     /// Goes on where a handshake, or another thread, left off; `left` was received beyond that.
-    pub(in crate::runtime) fn new(socket: SocketStream, session: Session, left: Vec<u8>) -> Self {
+    pub(in crate::runtime) fn new(socket: SocketStream, session: Session, left: &[u8]) -> Self {
         let mut buf = Buf::new(INCOMING.max(left.len()));
         if let Some(front) = buf.get_mut(..left.len()) {
-            front.copy_from_slice(&left);
+            front.copy_from_slice(left);
         }
         let received = Received { buf, start: 0, end: left.len() };
         Self(Rc::new(Inner {
