@@ -320,20 +320,6 @@ impl FromStr for Name {
     }
 }
 
-/// The longest name of a node: Kubernetes' own limit.
-pub const NODE_MAX: usize = 253;
-
-/// Whether a text can be the name of a node: it stands in addresses and in certificates.
-///
-/// 1 to 253 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit.
-pub fn is_node(text: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !text.is_empty()
-        && text.len() <= NODE_MAX
-        && text.chars().all(good)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-}
-
 /// The name of a volume, unique in its group. The CSI volume handle.
 pub type VolumeId = Name;
 

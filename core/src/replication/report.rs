@@ -35,6 +35,13 @@ impl<H: Host> Group<H> {
                 out.checkpoint = peer.last.get();
                 out.at_risk = peer.leg.at_risk_bytes();
                 out.missing = peer.leg.missing_bytes();
+                let now =
+                    peer.trouble.borrow().clone().filter(|now| out.error.as_ref() != Some(now));
+                if let Some(now) = now {
+                    // The first error is what is to be looked into, the last one what to do now.
+                    let first = out.error.take().map(|e| format!("; before that: {e}"));
+                    out.error = Some(now + &first.unwrap_or_default());
+                }
                 if peer.leg.is_undo_full() {
                     // What a person has to do goes first, whatever else went wrong before.
                     let before = out.error.take().map(|e| format!("; before that: {e}"));

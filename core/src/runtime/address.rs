@@ -11,7 +11,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::units::{ParseError, is_node};
+use crate::tls::is_node;
+use crate::units::ParseError;
 
 /// Where the far end of a stream is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

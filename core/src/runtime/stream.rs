@@ -30,7 +30,7 @@ pub enum ShardStream {
 pub struct Parcel {
     fd: OwnedFd,
     /// The session, and what was received and not decrypted.
-    tls: Option<(Box<Session>, Vec<u8>)>,
+    tls: Option<(Session, Vec<u8>)>,
 }
 
 impl std::fmt::Debug for Parcel {
@@ -60,8 +60,7 @@ impl ShardStream {
             Self::Plain(socket) => Ok(Parcel { fd: socket.duplicate()?, tls: None }),
             Self::Tls(stream) => {
                 let fd = stream.socket().duplicate()?;
-                let (session, left) = stream.take()?;
-                Ok(Parcel { fd, tls: Some((Box::new(session), left)) })
+                Ok(Parcel { fd, tls: Some(stream.take()?) })
             }
         }
     }
@@ -137,7 +136,7 @@ impl ShardEnv {
         let socket = SocketStream::adopt(self, parcel.fd)?;
         Ok(match parcel.tls {
             None => ShardStream::Plain(socket),
-            Some((session, left)) => ShardStream::Tls(TlsStream::new(socket, *session, &left)),
+            Some((session, left)) => ShardStream::Tls(TlsStream::new(socket, session, &left)),
         })
     }
 

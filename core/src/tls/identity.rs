@@ -14,10 +14,24 @@ use std::str::FromStr;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::units::{ParseError, is_node};
+use crate::units::ParseError;
 
 /// What all our identities begin with.
 pub const TRUST_DOMAIN: &str = "spiffe://understudy.dev/";
+
+/// The longest name of a node: Kubernetes' own limit.
+pub const NODE_MAX: usize = 253;
+
+/// Whether a text can be the name of a node: it stands in addresses and in certificates.
+///
+/// 1 to 253 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit.
+pub fn is_node(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !text.is_empty()
+        && text.len() <= NODE_MAX
+        && text.chars().all(good)
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
 
 /// Who somebody is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

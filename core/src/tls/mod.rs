@@ -30,6 +30,6 @@ pub use door::Door;
 pub(crate) use explain::Failure;
 pub use explain::{Fault, explain};
 pub use files::LoadError;
-pub use identity::{Identity, TRUST_DOMAIN};
+pub use identity::{Identity, NODE_MAX, TRUST_DOMAIN, is_node};
 pub use keeper::Tls;
 pub use set::Set;

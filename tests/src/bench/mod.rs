@@ -4,6 +4,8 @@
 //!   per place (tmpfs, disk):
 //!     replicated   our two engines        against   a real QEMU pair with COLO replication
 //!     plain        our export, solo       against   qemu-nbd and nbdkit file
+//!   tmpfs only:
+//!     secure       our pair over TLS      against   our pair over plain TCP
 //!
 //!   per round:  ours, peer | peer, ours | ...      the same client, the same offsets
 //! ```
@@ -14,6 +16,7 @@ mod case;
 mod peers;
 mod plain;
 mod replicated;
+mod secure;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -32,7 +35,7 @@ pub struct Options {
     /// A directory in memory.
     #[arg(long, default_value = "/dev/shm")]
     pub memory: PathBuf,
-    /// Only what contains this text: tmpfs, disk, replicated, plain.
+    /// Only what contains this text: tmpfs, disk, replicated, plain, secure.
     #[arg(long, default_value = "")]
     pub only: String,
 }
@@ -47,6 +50,11 @@ pub fn run(options: &Options) -> Result<()> {
             let rows =
                 replicated::run(own.path(), &options.memory, place == "disk", options.rounds)?;
             table::print(&format!("Replicated, {place}: ours / QEMU's"), &rows);
+        }
+        if place == "tmpfs" && wanted("secure") {
+            let own = temporary(directory)?;
+            let rows = secure::run(own.path(), options.rounds)?;
+            table::print("Link over TLS / over plain TCP, tmpfs", &rows);
         }
         if wanted("plain") {
             let own = temporary(directory)?;

@@ -222,7 +222,7 @@ impl Config {
         if !(1..=64).contains(&self.shards) {
             return Err(ConfigError::value("shards", format!("{}: use 1 to 64", self.shards)));
         }
-        if self.tls.is_some() && !crate::units::is_node(&self.node) {
+        if self.tls.is_some() && !crate::tls::is_node(&self.node) {
             let problem = format!(
                 "'{}' can stand in no certificate: use 1 to 253 of a-z A-Z 0-9 . _ -",
                 self.node

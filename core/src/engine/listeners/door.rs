@@ -78,14 +78,14 @@ pub(super) struct Refusals(Arc<Mutex<Count>>);
 #[derive(Debug)]
 struct Count {
     what: &'static str,
-    refused: u64,
+    since: u64,
     reported: Option<Instant>,
 }
 
 impl Refusals {
     /// None yet; `what` is what is refused, for the log.
     pub(super) fn new(what: &'static str) -> Self {
-        Self(Arc::new(Mutex::new(Count { what, refused: 0, reported: None })))
+        Self(Arc::new(Mutex::new(Count { what, since: 0, reported: None })))
     }
 
     fn what(&self) -> &'static str {
@@ -95,10 +95,10 @@ impl Refusals {
     /// One more.
     pub(super) fn count(&self, why: &str) {
         let mut c = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        c.refused += 1;
+        c.since += 1;
         if c.reported.is_none_or(|at| at.elapsed() >= REPORT) {
-            warn!(count = c.refused, "connections for {} refused: {why}", c.what);
-            (c.refused, c.reported) = (0, Some(Instant::now()));
+            warn!(count = c.since, "connections for {} refused: {why}", c.what);
+            (c.since, c.reported) = (0, Some(Instant::now()));
         }
     }
 }

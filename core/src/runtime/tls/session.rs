@@ -41,9 +41,10 @@ pub(in crate::runtime) struct Session {
     broken: bool,
 }
 
+/// Boxed: they are large, and futures carry them about.
 enum Side {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
 }
 
 impl Session {
@@ -51,12 +52,12 @@ impl Session {
         // Only a placeholder: identities are compared, not names of hosts, and it is not sent.
         let name = ServerName::try_from("engine.understudy.dev").map_err(io::Error::other)?;
         let connection = UnbufferedClientConnection::new(config, name).map_err(wrong)?;
-        Ok(Self::new(Side::Client(connection)))
+        Ok(Self::new(Side::Client(Box::new(connection))))
     }
 
     pub(in crate::runtime) fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
         let connection = UnbufferedServerConnection::new(config).map_err(wrong)?;
-        Ok(Self::new(Side::Server(connection)))
+        Ok(Self::new(Side::Server(Box::new(connection))))
     }
 
     fn new(side: Side) -> Self {
@@ -123,8 +124,8 @@ impl Session {
             let rest = incoming.get_mut(used..).unwrap_or_default();
             let mut sink = Sink { out, filled, rest: &mut self.plain };
             let (discard, step) = match &mut self.side {
-                Side::Client(c) => take(c, rest, &mut sink, &mut self.control),
-                Side::Server(c) => take(c, rest, &mut sink, &mut self.control),
+                Side::Client(c) => take(&mut **c, rest, &mut sink, &mut self.control),
+                Side::Server(c) => take(&mut **c, rest, &mut sink, &mut self.control),
             };
             filled = sink.filled;
             used += discard;
@@ -170,8 +171,8 @@ impl Session {
         while self.common().wants_write() {
             let mut sink = Sink { out: &mut [], filled: 0, rest: &mut nothing };
             let (_, step) = match &mut self.side {
-                Side::Client(c) => take(c, rest, &mut sink, &mut self.control),
-                Side::Server(c) => take(c, rest, &mut sink, &mut self.control),
+                Side::Client(c) => take(&mut **c, rest, &mut sink, &mut self.control),
+                Side::Server(c) => take(&mut **c, rest, &mut sink, &mut self.control),
             };
             if step.is_err() {
                 break;
@@ -226,8 +227,8 @@ impl Session {
             return Err(broken());
         }
         match &mut self.side {
-            Side::Client(c) => seal(c, plain, out),
-            Side::Server(c) => seal(c, plain, out),
+            Side::Client(c) => seal(&mut **c, plain, out),
+            Side::Server(c) => seal(&mut **c, plain, out),
         }
     }
 
@@ -238,8 +239,8 @@ impl Session {
         }
         let mut out = vec![0; OVERHEAD];
         let said = match &mut self.side {
-            Side::Client(c) => bye(c, &mut out),
-            Side::Server(c) => bye(c, &mut out),
+            Side::Client(c) => bye(&mut **c, &mut out),
+            Side::Server(c) => bye(&mut **c, &mut out),
         };
         out.truncate(said);
         out
