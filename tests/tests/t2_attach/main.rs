@@ -8,7 +8,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod bench;
 mod leaks;
 mod life;
 mod remote;
