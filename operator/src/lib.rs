@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod decide;
 pub mod desired;
 pub mod engines;
+pub mod kubectl;
 pub mod observe;
 pub mod reconcile;
 pub mod source;

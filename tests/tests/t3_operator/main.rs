@@ -1,0 +1,8 @@
+//! T3: the operator on a real API server with real engines, over TLS, with the rights of the chart.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod away;
+mod life;
+mod refusals;
+mod stage;
