@@ -26,7 +26,7 @@ pub async fn run(
     };
     let done = until(client, name, limit, |object| {
         let trigger = object.status.as_ref()?.trigger.as_ref()?;
-        (trigger.token == token).then(|| trigger.epoch)
+        (trigger.token == token).then_some(trigger.epoch)
     });
     Ok(format!("{name}: checkpoint {} is complete on both sides\n", done.await?))
 }

@@ -208,7 +208,7 @@ fn container<'a>(
     all.iter_mut().find(|c| c.name == name).unwrap()
 }
 
-fn with_conditions(conditions: Vec<Value>) -> BlockReplication {
+fn with_conditions(conditions: &[Value]) -> BlockReplication {
     replication("web", |o| o["status"]["conditions"] = json!(conditions))
 }
 
@@ -280,23 +280,23 @@ fn each_fault_is_named_with_its_cause_and_a_remedy() {
         }),
         ("ClaimNotOurs", |f| {
             let told = condition("Accepted", false, "NotOurs", "a volume of other.csi");
-            f.replications = vec![with_conditions(vec![told])];
+            f.replications = vec![with_conditions(&[told])];
         }),
         ("VolumeInTwo", |f| {
             let told = condition("Accepted", false, "SourceConflict", "also replicated by shop/db");
-            f.replications = vec![with_conditions(vec![told])];
+            f.replications = vec![with_conditions(&[told])];
         }),
         ("OnHold", |f| {
             let told = condition("Reconciled", false, "ReplicaAhead", "the replica on b is ahead");
-            f.replications = vec![with_conditions(vec![told])];
+            f.replications = vec![with_conditions(&[told])];
         }),
         ("FailoverRefused", |f| {
             let told = condition("FailedOver", false, "StaleGeneration", "the group is at 5-…");
-            f.replications = vec![with_conditions(vec![told])];
+            f.replications = vec![with_conditions(&[told])];
         }),
         ("Degraded", |f| {
             f.replications =
-                vec![with_conditions(vec![condition("Protected", false, "Degraded", "")])];
+                vec![with_conditions(&[condition("Protected", false, "Degraded", "")])];
         }),
         ("UndoFull", |f| {
             f.replications = vec![replication("web", |o| {
@@ -306,7 +306,7 @@ fn each_fault_is_named_with_its_cause_and_a_remedy() {
             })];
         }),
         ("NoSecondary", |f| {
-            f.replications = vec![with_conditions(vec![condition("Protected", false, "Solo", "")])];
+            f.replications = vec![with_conditions(&[condition("Protected", false, "Solo", "")])];
         }),
         ("PrimaryLost", |f| f.replications = vec![lost("web")]),
         ("EndIsStuck", |f| {

@@ -19,7 +19,7 @@ async fn while_the_api_server_is_away_checkpoints_go_on_and_afterwards_so_does_t
     }
     let mut stage = Stage::start(&["a", "b"]).await;
     stage.claim("root", "a", 4 << 20).await;
-    stage.replicate("web", &["root"], json!({ "checkpoint": { "interval": "200ms" } }));
+    stage.replicate("web", &["root"], &json!({ "checkpoint": { "interval": "200ms" } }));
     stage.until("web", "running", |o| reason(o, PROTECTED) == "Running").await;
     stage.bench.stop_api();
     let before = record(&stage).await;
@@ -45,7 +45,7 @@ async fn of_two_operators_one_works_and_the_other_takes_over() {
     let mut stage = Stage::start(&["a", "b"]).await;
     stage.operator("second");
     stage.claim("root", "a", 4 << 20).await;
-    stage.replicate("web", &["root"], json!({}));
+    stage.replicate("web", &["root"], &json!({}));
     stage.until("web", "running", |o| reason(o, PROTECTED) == "Running").await;
     let held = stage.log("operator-second");
     assert!(held.contains("first leads") && !held.contains("leading"), "{held}");

@@ -19,7 +19,7 @@ async fn a_replication_lives_through_start_checkpoint_loss_return_growth_and_end
     stage.claim("root", "a", 4 * MIB).await;
     stage.claim("data", "a", 8 * MIB).await;
     stage.pod("db-0", "a", "data");
-    stage.replicate("web", &["root", "data"], json!({ "checkpoint": { "interval": "200ms" } }));
+    stage.replicate("web", &["root", "data"], &json!({ "checkpoint": { "interval": "200ms" } }));
 
     let running = stage
         .until("web", "running", |o| {
@@ -120,7 +120,7 @@ async fn a_replication_lives_through_start_checkpoint_loss_return_growth_and_end
     assert_ne!(group.stage, EngineStage::None, "it serves on");
 
     // And again, from where the volumes are now.
-    stage.replicate("again", &["root", "data"], json!({}));
+    stage.replicate("again", &["root", "data"], &json!({}));
     let again = stage.until("again", "running", |o| reason(o, PROTECTED) == "Running").await;
     assert_eq!(again.status.unwrap().primary.as_deref(), Some("b"));
 }
@@ -133,7 +133,7 @@ async fn an_operator_that_is_killed_again_and_again_comes_to_the_same_end() {
     let mut stage = Stage::start(&["a", "b"]).await;
     stage.claim("root", "a", 4 * MIB).await;
     stage.claim("data", "a", 4 * MIB).await;
-    stage.replicate("web", &["root", "data"], json!({ "secondary": { "node": "b" } }));
+    stage.replicate("web", &["root", "data"], &json!({ "secondary": { "node": "b" } }));
     for pause in [300, 700, 1100, 1500] {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         stage.operators.clear();
@@ -176,7 +176,7 @@ async fn the_escape_hatch_needs_no_engine() {
     }
     let mut stage = Stage::start(&["a", "b"]).await;
     stage.claim("root", "a", 4 * MIB).await;
-    stage.replicate("web", &["root"], json!({}));
+    stage.replicate("web", &["root"], &json!({}));
     stage.until("web", "running", |o| reason(o, PROTECTED) == "Running").await;
     stage.lose("a").await;
     stage.kubectl.run(["delete", "br", "-n", "shop", "web", "--wait=false"]).unwrap();

@@ -43,7 +43,7 @@ async fn what_can_not_be_replicated_is_named_with_the_remedy() {
     for (name, claims, more, expected, words) in table {
         let names: Vec<_> =
             claims.as_array().into_iter().flatten().filter_map(|c| c.as_str()).collect();
-        stage.replicate(name, &names, more);
+        stage.replicate(name, &names, &more);
         let object = stage.until(name, expected, |o| reason(o, ACCEPTED) == expected).await;
         let said = message(&object, ACCEPTED);
         assert!(said.contains(words), "wanted {words:?} in {said}");
@@ -62,9 +62,9 @@ async fn what_can_not_be_replicated_is_named_with_the_remedy() {
     }
 
     // A claim in two: whoever has it keeps it, the other is told.
-    stage.replicate("one", &["root"], json!({}));
+    stage.replicate("one", &["root"], &json!({}));
     stage.until("one", "running", |o| reason(o, PROTECTED) == "Running").await;
-    stage.replicate("two", &["root"], json!({}));
+    stage.replicate("two", &["root"], &json!({}));
     let object =
         stage.until("two", "the conflict", |o| reason(o, ACCEPTED) == "SourceConflict").await;
     assert!(message(&object, ACCEPTED).contains("shop/one"));

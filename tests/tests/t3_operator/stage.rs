@@ -27,7 +27,7 @@ use understudy_tests::harness::process::Child;
 use understudy_tests::harness::tools::{self, workspace};
 
 /// How long anything may take: machines that test are slow, and two things are not waited for.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 pub const NAMESPACE: &str = "understudy";
 const OPERATOR: &str = "system:serviceaccount:understudy:understudy-operator";
@@ -137,7 +137,7 @@ impl Stage {
     pub async fn add_node(&mut self, name: &str) {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         // Tests of one process run at the same time; of others, the process id tells apart.
-        let [high, low] = (std::process::id() as u16).to_be_bytes();
+        let [_, _, high, low] = std::process::id().to_be_bytes();
         let ip =
             format!("127.{}.{}.{}", 64 + high % 128, low, NEXT.fetch_add(1, Ordering::Relaxed));
         let node = json!({
@@ -346,7 +346,7 @@ impl Stage {
         }));
     }
 
-    pub fn replicate(&self, name: &str, claims: &[&str], more: Value) {
+    pub fn replicate(&self, name: &str, claims: &[&str], more: &Value) {
         let claims: Vec<_> = claims.iter().map(|c| json!({ "name": c })).collect();
         let mut spec = json!({ "source": { "persistentVolumeClaims": claims } });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
