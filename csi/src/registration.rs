@@ -1,7 +1,7 @@
 //! The plugin makes itself known to the kubelet.
 //!
 //! ```text
-//!   DIR/csi.understudy.dev-reg.sock   the kubelet sees the file, calls GetInfo, then the CSI socket,
+//!   DIR/csi.understudy.dev@reg.sock   the kubelet sees the file, calls GetInfo, then the CSI socket,
 //!                                     then NotifyRegistrationStatus
 //!   the file is gone (the kubelet has cleaned up) ─► it is made again, and the kubelet asks again
 //! ```
@@ -65,8 +65,12 @@ impl Service for Registration {
 }
 
 /// Where the registration socket is in the kubelet's folder.
+///
+/// Its name has an `@` for a reason. The kubelet sends the path of the socket as the request's
+/// authority, each slash as `%2F`. HTTP allows that before an `@` only, and a server that looks (ours
+/// does) breaks off every call otherwise.
 pub fn socket(folder: &Path) -> PathBuf {
-    folder.join(format!("{DRIVER_NAME}-reg.sock"))
+    folder.join(format!("{DRIVER_NAME}@reg.sock"))
 }
 
 /// Which file is at a path.
@@ -117,6 +121,16 @@ mod tests {
     use super::*;
     use crate::proto::registration::registration_client::RegistrationClient;
     use crate::server::connect;
+
+    #[test]
+    fn the_path_as_the_kubelet_sends_it_is_an_authority() {
+        let path = socket(Path::new("/var/lib/kubelet/plugins_registry"));
+        let sent = path.display().to_string().replace('/', "%2F");
+        let parse =
+            |authority: &str| format!("http://{authority}/x").parse::<tonic::transport::Uri>();
+        parse(&sent).unwrap();
+        assert!(parse(&sent.replace('@', "-")).is_err(), "then the name could be any");
+    }
 
     #[tokio::test]
     async fn the_kubelet_learns_where_the_driver_is_again_after_it_has_cleaned_up() {

@@ -309,7 +309,7 @@ fn the_kubelet_finds_the_driver_by_its_registration() {
     let Some((directory, _bench, driver)) = driver(test) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let info = runtime.block_on(async {
-        let socket = directory.path().join("plugins/csi.understudy.dev-reg.sock");
+        let socket = directory.path().join("plugins/csi.understudy.dev@reg.sock");
         let mut client = RegistrationClient::new(connect(&socket));
         client.get_info(InfoRequest {}).await.unwrap().into_inner()
     });

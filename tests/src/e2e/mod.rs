@@ -60,7 +60,7 @@ const SCENARIOS: [Scenario; 6] = [
 
 /// Brings a cluster up, installs, plays the scenarios, uninstalls and looks for what is left.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let provider = provider::choose(!options.no_images)?;
+    let provider = provider::choose(!options.no_images, options.keep)?;
     let world = World::new(provider)?;
     let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let mut verdicts = Vec::new();
@@ -95,7 +95,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.keep {
         println!("export KUBECONFIG={}", world.kubeconfig().display());
-        world.keep();
     }
     let passed = verdicts.iter().filter(|(_, good)| *good).count();
     let failed = verdicts.len() - passed + usize::from(played.is_err());

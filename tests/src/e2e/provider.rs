@@ -25,12 +25,10 @@ pub(super) trait Provider {
     fn set_api(&self, up: bool) -> Result<bool>;
     /// The API server's audit log, where it can be read.
     fn audit_log(&self) -> Option<PathBuf>;
-    /// Leaves the cluster up at the end.
-    fn keep(&self);
 }
 
 /// The provider that `E2E_PROVIDER` names: `local` (the default) or `kind`.
-pub(super) fn choose(build_images: bool) -> Result<Box<dyn Provider>> {
+pub(super) fn choose(build_images: bool, keep: bool) -> Result<Box<dyn Provider>> {
     let name = std::env::var("E2E_PROVIDER").unwrap_or_else(|_| "local".to_owned());
     let place = Place::default();
     if build_images {
@@ -38,7 +36,7 @@ pub(super) fn choose(build_images: bool) -> Result<Box<dyn Provider>> {
         image::build_all(&place.images())?;
     }
     match name.as_str() {
-        "local" => Ok(Box::new(Local::up(place)?)),
+        "local" => Ok(Box::new(Local::up(place, keep)?)),
         "kind" => Ok(Box::new(Kind::find(&place)?)),
         other => bail!("E2E_PROVIDER={other}: there are local and kind"),
     }
@@ -48,25 +46,25 @@ pub(super) fn choose(build_images: bool) -> Result<Box<dyn Provider>> {
 struct Local {
     place: Place,
     client: Client,
-    kept: std::cell::Cell<bool>,
+    keep: bool,
 }
 
 impl Local {
-    fn up(place: Place) -> Result<Self> {
+    fn up(place: Place, keep: bool) -> Result<Self> {
         let client = Client::new(&place);
         // What a killed run left; a living one is not ours to end.
         if !client.is_up() {
             client.down()?;
         }
         println!("Bringing the cluster up in {}", place.root().display());
-        let client = up(&place, 2, std::env::var_os("E2E_KEEP").is_none())?;
-        Ok(Self { place, client, kept: false.into() })
+        let client = up(&place, 2, !keep)?;
+        Ok(Self { place, client, keep })
     }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        if !self.kept.get()
+        if !self.keep
             && let Err(error) = self.client.down()
         {
             println!("the cluster did not go: {error:#}");
@@ -106,10 +104,6 @@ impl Provider for Local {
 
     fn audit_log(&self) -> Option<PathBuf> {
         Some(self.place.audit_log())
-    }
-
-    fn keep(&self) {
-        self.kept.set(true);
     }
 }
 
@@ -164,8 +158,6 @@ impl Provider for Kind {
     fn audit_log(&self) -> Option<PathBuf> {
         None
     }
-
-    fn keep(&self) {}
 }
 
 fn kind(words: &[&str]) -> Result<String> {

@@ -41,10 +41,6 @@ impl World {
         self.provider.kubeconfig()
     }
 
-    pub(super) fn keep(&self) {
-        self.provider.keep();
-    }
-
     /// Says that a step is done, and how long it took.
     pub(super) fn step(&self, what: &str) {
         let now = Instant::now();
