@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tracing::{info, warn};
@@ -22,6 +22,8 @@ use crate::observe::now;
 
 /// How often requests are looked for. A pod that starts waits for this.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long an answered request stays, in seconds: many times what its maker waits between looks.
+const KEPT: i64 = 60;
 /// How often the authority is looked at, in looks for requests.
 const RENEW_LOOKS: u32 = 120;
 /// Marks the Secret that the operator made, and so may change.
@@ -171,9 +173,24 @@ impl Signer {
         for request in list {
             if is_open(&request) {
                 self.answer(&request).await?;
+            } else if is_old(&request, now().as_second()) {
+                self.remove(&request).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes an answered request away: who asked has the answer, and an installation that goes shall
+    /// leave none.
+    async fn remove(&self, request: &CertificateSigningRequest) -> Result<(), ApiError> {
+        let name = request.name_any();
+        match self.requests.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(e) if is_absent(&e) => Ok(()),
+            Err(e) => {
+                Err(ApiError::new("deleting", format!("CertificateSigningRequest {name}"), &e))
+            }
+        }
     }
 
     async fn answer(&self, request: &CertificateSigningRequest) -> Result<(), ApiError> {
@@ -254,6 +271,12 @@ fn secret(before: Option<&Secret>, parts: &Parts) -> Secret {
 fn has(request: &CertificateSigningRequest, type_: &str) -> bool {
     let conditions = request.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.into_iter().flatten().any(|c| c.type_ == type_)
+}
+
+/// Whether it was made long enough ago that nobody waits for its answer any more.
+fn is_old(request: &CertificateSigningRequest, time: i64) -> bool {
+    let made = request.metadata.creation_timestamp.as_ref().map(|made| made.0.as_second());
+    made.is_some_and(|made| time.saturating_sub(made) > KEPT)
 }
 
 /// Whether it waits for us.
