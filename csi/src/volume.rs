@@ -260,7 +260,7 @@ mod tests {
         Alone {
             node: "node-a".to_owned(),
             pool: Uuid(7),
-            generation: Generation { number: 1, id: 0xc0ffee },
+            generation: Generation { number: 1, id: 0x00c0_ffee },
         }
     }
 

@@ -87,6 +87,7 @@ impl Create {
 }
 
 /// Refuses parameters that mean nothing here: a misspelt one must not be lost.
+#[allow(clippy::implicit_hasher, reason = "the messages' maps have this one")]
 pub fn check_parameters(parameters: &HashMap<String, String>) -> Result<(), Fault> {
     let mut unknown: Vec<&str> = parameters.keys().map(String::as_str).collect();
     unknown.retain(|name| !PARAMETERS.contains(name));

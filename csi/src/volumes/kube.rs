@@ -131,7 +131,7 @@ fn volume_name(volume: &Volume) -> String {
 }
 
 /// A node object, if it runs the driver: the kubelet writes the topology of the plugin as labels.
-fn node_of(network: &Network, object: NodeObject) -> Option<Node> {
+fn node_of(network: Network, object: NodeObject) -> Option<Node> {
     let name = object.metadata.name?;
     let labels: BTreeMap<String, String> = object.metadata.labels.unwrap_or_default();
     let installation = labels.get(TOPOLOGY_INSTALLATION)?.clone();
@@ -207,13 +207,13 @@ impl Volumes for KubeVolumes {
 
     async fn node(&self, name: &str) -> Result<Option<Node>, StoreError> {
         let found = ask("get", &format!("Node {name}"), self.nodes.get_opt(name)).await?;
-        Ok(found.and_then(|object| node_of(&self.network, object)))
+        Ok(found.and_then(|object| node_of(self.network, object)))
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         let ours = ListParams::default().labels(TOPOLOGY_INSTALLATION);
         let list = ask("list", "Nodes", self.nodes.list(&ours)).await?;
-        let network = &self.network;
+        let network = self.network;
         Ok(list.items.into_iter().filter_map(|object| node_of(network, object)).collect())
     }
 }
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn an_engine_is_at_the_internal_address_of_its_node() {
         for (ip, api) in [("10.0.0.7", "tcp:10.0.0.7:7460"), ("fd00::7", "tcp:[fd00::7]:7460")] {
-            let found = node_of(&NETWORK, node(ip)).unwrap();
+            let found = node_of(NETWORK, node(ip)).unwrap();
             assert_eq!(found.engine.unwrap().api.to_string(), api);
         }
     }
@@ -252,7 +252,7 @@ mod tests {
     fn a_node_without_our_label_does_not_run_the_driver() {
         let mut foreign = node("10.0.0.7");
         foreign.metadata.labels = None;
-        assert_eq!(node_of(&NETWORK, foreign), None);
+        assert_eq!(node_of(NETWORK, foreign), None);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Volumes for MemoryVolumes {
         state.may_write("update", volume.handle.as_str())?;
         let version = &volume.object().metadata.resource_version;
         let found = state.volumes.get(&volume.handle);
-        if !found.is_some_and(|object| object.metadata.resource_version == *version) {
+        if found.is_none_or(|object| object.metadata.resource_version != *version) {
             return Err(conflict(&volume.handle));
         }
         let mut object = volume.object().clone();
@@ -145,7 +145,7 @@ impl Volumes for MemoryVolumes {
         state.may_write("update", &group.name)?;
         let version = &group.object().metadata.resource_version;
         let found = state.groups.get(&group.name);
-        if !found.is_some_and(|object| object.metadata.resource_version == *version) {
+        if found.is_none_or(|object| object.metadata.resource_version != *version) {
             return Err(conflict(&group.name));
         }
         let mut object = group.object().clone();
