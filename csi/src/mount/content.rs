@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn zeroes_at_both_ends_are_blank() {
-        assert_eq!(content(&BLANK, &BLANK), Content::Blank);
+        assert_eq!(content(&vec![0; LOOK], &vec![0; LOOK]), Content::Blank);
     }
 
     #[test]
@@ -89,15 +89,15 @@ mod tests {
         let mut first = device(1080, &[0x53, 0xef]);
         first[510] = 0x55;
         first[511] = 0xaa;
-        assert_eq!(content(&first, &BLANK), Content::Ext4);
+        assert_eq!(content(&first, &vec![0; LOOK]), Content::Ext4);
     }
 
     #[test]
     fn any_byte_that_is_not_zero_keeps_a_device_from_being_formatted() {
         for at in [0, 1, 511, 4095, 70_000, LOOK - 1] {
-            let found = content(&device(at, &[1]), &BLANK);
+            let found = content(&device(at, &[1]), &vec![0; LOOK]);
             assert_eq!(found, Content::Foreign("data without a file system"), "{at}");
-            let found = content(&BLANK, &device(at, &[1]));
+            let found = content(&vec![0; LOOK], &device(at, &[1]));
             assert_eq!(found, Content::Foreign("data without a file system"), "{at} at the end");
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_is_there_is_called_by_its_name() {
         for (at, magic, name) in SIGNATURES {
-            assert_eq!(content(&device(at, magic), &BLANK), Content::Foreign(name));
+            assert_eq!(content(&device(at, magic), &vec![0; LOOK]), Content::Foreign(name));
         }
     }
 
@@ -113,6 +113,6 @@ mod tests {
     fn a_making_that_broke_off_is_recognized_whatever_lies_behind_its_mark() {
         let mut first = device(0, MARK);
         first[5000] = 7;
-        assert_eq!(content(&first, &ONES), Content::Unfinished);
+        assert_eq!(content(&first, &vec![1; LOOK]), Content::Unfinished);
     }
 }

@@ -212,7 +212,15 @@ impl Mounts for System {
     }
 
     fn grow(&self, device: &Path) -> Result<(), Fault> {
-        format::run("resize2fs", [device.to_string_lossy().as_ref()])
+        let grown = format::run("resize2fs", [device.to_string_lossy().as_ref()]);
+        grown.map_err(|fault| {
+            if !fault.message.contains("Permission denied") {
+                return fault;
+            }
+            Fault::wrong_state(format!(
+                "{fault}: the kernel lets only CAP_SYS_RESOURCE grow a mounted ext4; the node plugin needs it (a privileged container has it, unless the whole machine was denied it)"
+            ))
+        })
     }
 }
 

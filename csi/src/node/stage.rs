@@ -10,14 +10,16 @@
 
 use std::path::{Path, PathBuf};
 
-use understudy_core::engine::attach::api::{Attach as Wanted, Device, DeviceState};
+use understudy_core::engine::attach::api::{
+    Attach as Wanted, Device, DeviceState, EngineAddresses,
+};
 
 use super::Node;
 use super::number;
 use super::serving::{Served, is_replaced};
 use crate::attach::Attach;
 use crate::fault::{Asked, Fault};
-use crate::mount::{Content, MountOptions, Mounts};
+use crate::mount::{Content, Found, MountOptions, Mounts};
 use crate::request::{Access, Stage, Unstage};
 use crate::volumes::Volumes;
 
@@ -43,17 +45,9 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
                 device = Some(held);
             }
         }
-        let mut device = if let Some(device) = device {
-            device
-        } else {
-            let attach = Wanted {
-                volume: served.volume.clone(),
-                generation: served.generation,
-                engine,
-                read_only: false,
-            };
-            let attaching = self.attach.attach(&attach).await;
-            attaching.map_err(|e| Fault::attach(Asked::Attach, &e))?
+        let mut device = match device {
+            Some(device) => device,
+            None => self.make_device(served, engine).await?,
         };
         if device.size < served.size {
             // It grew while nobody used it here.
@@ -68,17 +62,16 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
         Ok(device)
     }
 
+    async fn make_device(&self, served: &Served, engine: EngineAddresses) -> Result<Device, Fault> {
+        let (volume, generation) = (served.volume.clone(), served.generation);
+        let wanted = Wanted { volume, generation, engine, read_only: false };
+        let attaching = self.attach.attach(&wanted).await;
+        attaching.map_err(|e| Fault::attach(Asked::Attach, &e))
+    }
+
     /// Takes away a replaced device that no pod uses any more.
     async fn let_go(&self, device: &Device, served: &Served, staging: &Path) -> Result<(), Fault> {
-        let (held, at) = (device.clone(), staging.to_owned());
-        let user: Option<PathBuf> = self
-            .on_mounts(move |mounts| {
-                let number = number(mounts, &held)?;
-                let table = mounts.table()?;
-                Ok(table.users(number, &[&at]).next().map(|mount| mount.target.clone()))
-            })
-            .await?;
-        if let Some(target) = user {
+        if let Some(target) = self.user_of(device, staging).await? {
             return Err(Fault::wrong_state(format!(
                 "volume {} is still used at {} in generation {}, which is over (now {} at node {}): delete the pod that uses it",
                 device.volume,
@@ -98,17 +91,32 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
             let failing = self.attach.fail(&device.volume, device.generation, reason).await;
             failing.map_err(|e| Fault::attach(Asked::Detach, &e))?;
         }
-        let (held, at) = (device.clone(), staging.to_owned());
+        self.unmount(staging).await?;
+        let detaching = self.attach.detach(&device.volume).await;
+        detaching.map_err(|e| Fault::attach(Asked::Detach, &e))
+    }
+
+    /// Takes away whatever is mounted at staging, a place that is for one volume only.
+    async fn unmount(&self, staging: &Path) -> Result<(), Fault> {
+        let at = staging.to_owned();
         self.on_mounts(move |mounts| {
-            let number = number(mounts, &held)?;
-            while mounts.table()?.at(&at).is_some_and(|mount| mount.shows(number)) {
+            while mounts.table()?.at(&at).is_some() {
                 mounts.unmount(&at)?;
             }
             Ok(())
         })
-        .await?;
-        let detaching = self.attach.detach(&device.volume).await;
-        detaching.map_err(|e| Fault::attach(Asked::Detach, &e))
+        .await
+    }
+
+    /// Where a device is mounted beside staging. One without a node any more is mounted nowhere.
+    async fn user_of(&self, device: &Device, staging: &Path) -> Result<Option<PathBuf>, Fault> {
+        let (path, at) = (device.path.clone(), staging.to_owned());
+        self.on_mounts(move |mounts| {
+            let Found::Device(number) = mounts.found(&path)? else { return Ok(None) };
+            let table = mounts.table()?;
+            Ok(table.users(number, &[&at]).next().map(|mount| mount.target.clone()))
+        })
+        .await
     }
 
     pub(super) async fn unstage(&self, wanted: Unstage) -> Result<(), Fault> {
@@ -117,25 +125,9 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
         let _guard = self.guards.take(&volume)?;
         let Some(device) = self.held(&volume).await? else {
             // Its device is gone already; what is mounted there hangs in the air.
-            let at = wanted.staging;
-            return self
-                .on_mounts(move |mounts| {
-                    while mounts.table()?.at(&at).is_some() {
-                        mounts.unmount(&at)?;
-                    }
-                    Ok(())
-                })
-                .await;
+            return self.unmount(&wanted.staging).await;
         };
-        let (held, at) = (device.clone(), wanted.staging.clone());
-        let user: Option<PathBuf> = self
-            .on_mounts(move |mounts| {
-                let number = number(mounts, &held)?;
-                let table = mounts.table()?;
-                Ok(table.users(number, &[&at]).next().map(|mount| mount.target.clone()))
-            })
-            .await?;
-        if let Some(target) = user {
+        if let Some(target) = self.user_of(&device, &wanted.staging).await? {
             return Err(Fault::wrong_state(format!(
                 "volume {volume} is still published at {}: unpublish it first",
                 target.display()

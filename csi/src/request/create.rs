@@ -88,9 +88,8 @@ impl Create {
 }
 
 /// Refuses parameters that mean nothing here: a misspelt one must not be lost.
-pub fn check_parameters<S: BuildHasher>(
-    parameters: &HashMap<String, String, S>,
-) -> Result<(), Fault> {
+#[allow(clippy::implicit_hasher, reason = "the messages' maps have this one")]
+pub fn check_parameters(parameters: &HashMap<String, String>) -> Result<(), Fault> {
     let mut unknown: Vec<&str> = parameters.keys().map(String::as_str).collect();
     unknown.retain(|name| !PARAMETERS.contains(name));
     unknown.sort_unstable();
