@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 
 use understudy_core::engine::api::VolumeId;
 
