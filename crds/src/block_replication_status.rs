@@ -38,7 +38,8 @@ pub struct BlockReplicationStatus {
     /// The last complete checkpoint: what a failover brings back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,
-    /// Bytes written and not covered by a checkpoint: lost if the primary died now.
+    /// Bytes written and not covered by a checkpoint: lost if the primary died now. While it is
+    /// silent: as it counted last, at the time that its replica says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_at_risk: Option<i64>,
     /// The last one-shot checkpoint that was asked for and is complete.

@@ -24,7 +24,7 @@ use crate::decide::conditions;
 use crate::desired::{Desired, ObjectName, Refusal, Wish};
 use crate::observe::{Nodes, now};
 use crate::reconcile::pass;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wanted::{Objects, Wanted, wanted};
 
 /// Changes that come together are taken up together.
@@ -141,9 +141,7 @@ impl Controller<'_> {
         warn!(object = %name, reason = refusal.reason, "{}", refusal.message);
         let before = object.status.clone().unwrap_or_default();
         let status = conditions::refused(&before, object.metadata.generation, refusal, now());
-        if let Err(error) = self.store.put_status(name, &status).await {
-            error!(object = %name, "{error}");
-        }
+        self.store.replications().put_status(name, &status).await;
     }
 
     /// A task that works for this wish, the running one if it does.
@@ -202,8 +200,10 @@ async fn work_on(
     let mut told = String::new();
     loop {
         let nodes = places.borrow().clone();
-        let kept = match store.replication(&desired.name) {
-            Some(object) if desired.wish != Wish::Delete => store.keep(&object).await,
+        let kept = match store.replications().get(&desired.name) {
+            Some(object) if desired.wish != Wish::Delete => {
+                store.replications().keep(&object).await
+            }
             _ => Ok(()),
         };
         let result = match kept {
@@ -219,6 +219,8 @@ async fn work_on(
                 told.clear();
                 tokio::time::sleep(REQUEUE).await;
             }
+            // Looked at before the watch had caught up.
+            Err(StoreError::Conflict { .. }) => tokio::time::sleep(REQUEUE).await,
             Err(error) => {
                 let words = error.to_string();
                 if words != told {

@@ -18,6 +18,7 @@ pub mod events;
 pub mod inventory;
 pub mod lease;
 pub mod nodes;
+pub mod replications;
 pub mod store;
 pub mod sweep;
 pub mod throttle;

@@ -2,42 +2,31 @@
 //!
 //! ```text
 //!   ReplicationGroup, ReplicatedVolume   replace, delete: each names the version it was looked at in
-//!   BlockReplication   status: server-side apply, throttled; finalizer: a merge that names the version
-//!   Pod                delete, this very one
+//!   BlockReplication                     see replications.rs
+//!   Pod                                  delete, this very one
 //! ```
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod as KubePod;
-use kube::api::{
-    DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
-};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
-use tokio::time::Instant;
-use tracing::{debug, warn};
+use kube::{Api, Client, ResourceExt};
 use understudy_core::engine::api::{GroupId, VolumeId};
-use understudy_crds::names::{FIELD_MANAGER, FINALIZER};
+use understudy_crds::names::FIELD_MANAGER;
 use understudy_crds::{
-    API_VERSION, BlockReplication, BlockReplicationStatus, ReplicatedVolume, ReplicatedVolumeSpec,
-    ReplicationGroup, ReplicationGroupSpec,
+    BlockReplicationStatus, ReplicatedVolume, ReplicatedVolumeSpec, ReplicationGroup,
+    ReplicationGroupSpec,
 };
 
 use super::api::{ApiError, is_absent, is_conflict};
 use super::caches::Caches;
-use super::events::news;
 use super::inventory::{claim_of, uses};
-use super::throttle::is_due;
+use super::replications::Replications;
 use super::written::Written;
 use crate::desired::ObjectName;
 use crate::store::{Group, Pod, Store, StoreError, Volume, Volumes};
-
-/// Longest note of an event that the API takes, less some for what is cut.
-const NOTE_MAX: usize = 1000;
 
 /// The API server, and what was decided but is not there yet.
 pub struct ApiStore {
@@ -45,16 +34,7 @@ pub struct ApiStore {
     caches: Arc<Caches>,
     groups: Written<ReplicationGroup>,
     volumes: Written<ReplicatedVolume>,
-    decided: Mutex<BTreeMap<ObjectName, Decided>>,
-    recorder: Recorder,
-    status_interval: Duration,
-}
-
-/// A status as it was decided last, and as it was written last.
-struct Decided {
-    uid: Option<String>,
-    status: BlockReplicationStatus,
-    written: Option<(BlockReplicationStatus, Instant)>,
+    replications: Replications,
 }
 
 impl std::fmt::Debug for ApiStore {
@@ -71,51 +51,18 @@ impl ApiStore {
         identity: &str,
         status_interval: Duration,
     ) -> Self {
-        let reporter =
-            Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
         Self {
             client: client.clone(),
             caches: caches.clone(),
             groups: Written::default(),
             volumes: Written::default(),
-            decided: Mutex::default(),
-            recorder: Recorder::new(client.clone(), reporter),
-            status_interval,
+            replications: Replications::new(client, caches, identity, status_interval),
         }
     }
 
-    /// The object of this name, as it was last heard of.
-    pub fn replication(&self, name: &ObjectName) -> Option<Arc<BlockReplication>> {
-        self.caches.replications.get(&ObjectRef::new(&name.name).within(&name.namespace))
-    }
-
-    /// Keeps the object until its replication has ended. Before anything is done for it.
-    pub async fn keep(&self, object: &BlockReplication) -> Result<(), StoreError> {
-        if object.finalizers().iter().any(|f| f == FINALIZER) {
-            return Ok(());
-        }
-        let mut all = object.finalizers().to_vec();
-        all.push(FINALIZER.to_owned());
-        self.put_finalizers(object, &all).await
-    }
-
-    async fn put_finalizers(
-        &self,
-        object: &BlockReplication,
-        finalizers: &[String],
-    ) -> Result<(), StoreError> {
-        let name = object.name_any();
-        let api: Api<BlockReplication> =
-            Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        let version = object.resource_version();
-        let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
-        let params =
-            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..<_>::default() };
-        match api.patch_metadata(&name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(refused("changing the finalizers of", &name, &error)),
-        }
+    /// BlockReplications.
+    pub fn replications(&self) -> &Replications {
+        &self.replications
     }
 
     fn group_object(&self, name: &str) -> Option<Arc<ReplicationGroup>> {
@@ -136,58 +83,9 @@ impl ApiStore {
         };
         objects.into_iter().filter_map(parse).collect()
     }
-
-    async fn apply_status(
-        &self,
-        object: &BlockReplication,
-        status: &BlockReplicationStatus,
-    ) -> kube::Result<()> {
-        let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-        let api: Api<BlockReplication> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = json!({
-            "apiVersion": API_VERSION,
-            "kind": "BlockReplication",
-            // The uid: never onto a later object of the same name.
-            "metadata": { "name": name, "namespace": namespace, "uid": object.uid() },
-            "status": status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch_status(&name, &params, &Patch::Apply(&patch)).await.map(drop)
-    }
-
-    fn tell(
-        &self,
-        object: &BlockReplication,
-        before: &BlockReplicationStatus,
-        after: &BlockReplicationStatus,
-    ) {
-        let reference = object.object_ref(&());
-        for item in news(before, after) {
-            let mut note = item.note;
-            if note.len() > NOTE_MAX {
-                let end = (0..=NOTE_MAX).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
-                note.truncate(end);
-            }
-            let type_ = if item.warning { EventType::Warning } else { EventType::Normal };
-            let event = Event {
-                type_,
-                reason: item.reason,
-                note: Some(note),
-                action: item.action.to_owned(),
-                secondary: None,
-            };
-            let (recorder, reference) = (self.recorder.clone(), reference.clone());
-            // Nothing waits for an event.
-            tokio::spawn(async move {
-                if let Err(error) = recorder.publish(&event, &reference).await {
-                    debug!("the event {} was not taken: {error}", event.reason);
-                }
-            });
-        }
-    }
 }
 
-fn refused(action: &'static str, object: &str, error: &kube::Error) -> StoreError {
+pub(super) fn refused(action: &'static str, object: &str, error: &kube::Error) -> StoreError {
     if is_conflict(error) {
         return StoreError::Conflict { object: object.to_owned() };
     }
@@ -326,17 +224,7 @@ impl Store for ApiStore {
         &self,
         name: &ObjectName,
     ) -> Result<Option<BlockReplicationStatus>, StoreError> {
-        let Some(object) = self.replication(name) else { return Ok(None) };
-        let ended = object.metadata.deletion_timestamp.is_some();
-        if ended && !object.finalizers().iter().any(|f| f == FINALIZER) {
-            return Ok(None);
-        }
-        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = decided.get(name).filter(|d| d.uid == object.uid());
-        Ok(Some(match known {
-            Some(known) => known.status.clone(),
-            None => object.status.clone().unwrap_or_default(),
-        }))
+        Ok(self.replications.status(name))
     }
 
     async fn put_status(
@@ -344,51 +232,12 @@ impl Store for ApiStore {
         name: &ObjectName,
         status: &BlockReplicationStatus,
     ) -> Result<(), StoreError> {
-        let Some(object) = self.replication(name) else { return Ok(()) };
-        let uid = object.uid();
-        let (before, due) = {
-            let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = decided.remove(name).filter(|d| d.uid == uid);
-            let (before, written) = match old {
-                Some(old) => (old.status, old.written),
-                None => (object.status.clone().unwrap_or_default(), None),
-            };
-            let due = match &written {
-                Some((written, at)) => is_due(written, status, at.elapsed(), self.status_interval),
-                None => before != *status,
-            };
-            let new = Decided { uid: uid.clone(), status: status.clone(), written };
-            decided.insert(name.clone(), new);
-            (before, due)
-        };
-        self.tell(&object, &before, status);
-        if !due {
-            return Ok(());
-        }
-        match self.apply_status(&object, status).await {
-            Ok(()) => {
-                let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(entry) = decided.get_mut(name).filter(|d| d.uid == uid) {
-                    entry.written = Some((status.clone(), Instant::now()));
-                }
-            }
-            // A status that can't be written keeps nobody from acting: a failover least of all.
-            Err(error) if is_absent(&error) => {}
-            Err(error) => {
-                warn!(%name, "{}", ApiError::new("writing the status of", name.to_string(), &error));
-            }
-        }
+        self.replications.put_status(name, status).await;
         Ok(())
     }
 
     async fn forget_status(&self, name: &ObjectName) -> Result<(), StoreError> {
-        if let Some(object) = self.replication(name) {
-            let others: Vec<_> =
-                object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-            self.put_finalizers(&object, &others).await?;
-        }
-        self.decided.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        Ok(())
+        self.replications.release(name).await
     }
 
     async fn pods(&self, volumes: &[VolumeId]) -> Result<Vec<Pod>, StoreError> {

@@ -51,7 +51,12 @@ fn of_group(
     status.stage = primary.map(|v| stage(v.stage));
     status.state = primary.map(|v| state(v.link));
     status.epoch = primary.map(|v| signed(v.epoch.0));
-    status.bytes_at_risk = primary.map(|v| signed(v.bytes_at_risk.0));
+    // While the primary is silent, what it counted last is the least that is at risk.
+    let before = Some(&observed.status).filter(|s| s.generation == status.generation);
+    status.bytes_at_risk = match primary {
+        Some(view) => Some(signed(view.bytes_at_risk.0)),
+        None => before.and_then(|s| s.bytes_at_risk),
+    };
     // With the primary gone, the secondary's word is the one that counts.
     status.checkpoint = primary.or(secondary).and_then(checkpoint);
     status.failover = spec.promotion.as_ref().map(|p| FailoverStatus {

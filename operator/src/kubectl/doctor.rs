@@ -100,6 +100,17 @@ pub fn render(facts: &Facts, found: &[Finding]) -> String {
         text.push_str("Nothing is wrong.\n");
         return text;
     }
+    text.push_str(&listed(found));
+    let problems = found.iter().filter(|f| f.severity == Severity::Problem).count();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let warnings = found.len() - problems;
+    text.push_str(&format!("\n{}, {}.\n", count(problems, "problem"), count(warnings, "warning")));
+    text
+}
+
+/// Each finding with its cause and remedy.
+pub fn listed(found: &[Finding]) -> String {
+    let mut text = String::new();
     for finding in found {
         let severity = match finding.severity {
             Severity::Problem => "PROBLEM",
@@ -110,8 +121,6 @@ pub fn render(facts: &Facts, found: &[Finding]) -> String {
             finding.about, finding.fault, finding.cause, finding.remedy
         ));
     }
-    let problems = found.iter().filter(|f| f.severity == Severity::Problem).count();
-    text.push_str(&format!("\n{problems} problems, {} warnings.\n", found.len() - problems));
     text
 }
 
@@ -219,7 +228,7 @@ fn protection(
                 status
                     .replicas
                     .iter()
-                    .find_map(|r| r.missing_bytes)
+                    .find_map(|r| r.missing_bytes.filter(|b| *b > 0))
                     .map_or("writes".to_owned(), bytes)
             ),
             format!("see to the network between the nodes, and to the engine of {secondary}"),
@@ -300,8 +309,8 @@ fn volumes(facts: &Facts) -> Vec<Finding> {
                 format!("node/{node}"),
                 format!("{volume}: {cause}"),
                 format!(
-                    "if nobody needs it: understudyd's API DeleteReplica on {node}; it takes space and \
-                     does no other harm"
+                    "it takes space and does no other harm; if nobody needs it, call DeleteReplica of the \
+                     engine API on {node}, at /run/understudy/engine.sock"
                 ),
             ));
         }

@@ -10,7 +10,7 @@ use understudy_crds::BlockReplicationStatus;
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, failed_over, protected};
 
 use super::status::{checkpoint_age, condition};
-use super::words::{age, bytes};
+use super::words::{age, bytes, table};
 use super::{get, patch, until};
 use crate::desired::ObjectName;
 use crate::observe::now;
@@ -67,16 +67,27 @@ pub fn loss(
     let seen = status.replicas.iter().find(|r| Some(&r.node) == status.primary.as_ref());
     let seen = seen.and_then(|r| r.observed_time.as_ref()).map(|t| age(t.0, now));
     let counted = match (status.bytes_at_risk, seen) {
-        (Some(count), Some(seen)) => format!("{}, counted {seen} ago", bytes(count)),
+        (Some(count), Some(seen)) => format!("{}, as counted {seen} ago", bytes(count)),
         (Some(count), None) => bytes(count),
         (None, _) => format!("unknown: {primary} gives no account"),
     };
+    let row = |what: &str, words: String| vec![format!("  {what}"), words];
+    let rows = [
+        row("lost for good", format!("what was written since ({counted})")),
+        row(
+            "pods",
+            "those that use its volumes are deleted, and start again with the promoted disks".into(),
+        ),
+        row(
+            primary,
+            "its devices fail; when it is back it becomes the secondary, and what it had is overwritten"
+                .into(),
+        ),
+    ];
     let mut text = format!(
-        "{name} fails over from {primary} to {}, to checkpoint {epoch} or a later one, {old}.\n\
-         \x20 lost for good:  what was written since ({counted})\n\
-         \x20 pods:           those that use its volumes are deleted, and start again with the promoted disks\n\
-         \x20 {primary}:  its devices fail; when it is back, it becomes the secondary and what it had is overwritten\n",
-        order.target
+        "{name} fails over from {primary} to {}, to checkpoint {epoch} or a later one, {old}.\n{}",
+        order.target,
+        table(&rows)
     );
     let alive = condition(status, PROTECTED)
         .is_some_and(|c| c.reason != protected::PRIMARY_UNREACHABLE && status.state.is_some());

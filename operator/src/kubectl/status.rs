@@ -50,7 +50,11 @@ pub fn list(objects: &[BlockReplication], now: Timestamp) -> String {
             text(&status.primary),
             text(&status.secondary),
             checkpoint_age(&status, now).map_or("none".to_owned(), |a| format!("{a} ago")),
-            status.bytes_at_risk.map_or("unknown".to_owned(), bytes),
+            match status.bytes_at_risk {
+                None => "unknown".to_owned(),
+                Some(count) if status.state.is_some() => bytes(count),
+                Some(count) => format!("{} or more", bytes(count)),
+            },
         ]);
     }
     let mut text = table(&rows);
@@ -118,8 +122,11 @@ pub fn describe(object: &BlockReplication, now: Timestamp) -> String {
     row(
         "at risk",
         match (status.bytes_at_risk, &status.primary) {
-            (Some(count), Some(primary)) => {
+            (Some(count), Some(primary)) if status.state.is_some() => {
                 format!("{} written since: lost if {primary} died now", bytes(count))
+            }
+            (Some(count), Some(primary)) => {
+                format!("at least {}, which is what {primary} counted last", bytes(count))
             }
             _ => "unknown: the primary gives no account".to_owned(),
         },

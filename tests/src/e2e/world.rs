@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kube::api::{PostParams, Request};
 use serde_json::Value;
 
 use super::provider::Provider;
@@ -50,8 +49,7 @@ impl World {
 
     /// An object or a list by its path; `None`: there is none.
     pub(super) fn get(&self, path: &str) -> Result<Option<Value>> {
-        let mut request = Request::new("").get("x", &kube::api::GetParams::default())?;
-        *request.uri_mut() = path.parse()?;
+        let request = http::Request::get(path).body(Vec::new())?;
         match self.runtime.block_on(self.client.request::<Value>(request)) {
             Ok(value) => Ok(Some(value)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
@@ -67,16 +65,11 @@ impl World {
 
     /// Merges a patch into an object.
     pub(super) fn patch(&self, path: &str, patch: &Value) -> Result<()> {
-        let request =
-            Request::new("").create(&PostParams::default(), serde_json::to_vec(patch)?)?;
-        let (mut parts, body) = request.into_parts();
-        parts.uri = path.parse()?;
-        parts.method = "PATCH".parse()?;
-        parts.headers.insert("content-type", "application/merge-patch+json".parse()?);
-        let request = kube::client::Body::from(body);
-        let request = http::Request::from_parts(parts, request);
+        let request = http::Request::patch(path)
+            .header("content-type", "application/merge-patch+json")
+            .body(serde_json::to_vec(patch)?)?;
         self.runtime
-            .block_on(self.client.send(request))
+            .block_on(self.client.request::<Value>(request))
             .with_context(|| format!("cannot patch {path}"))?;
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use understudy_crds::conditions::PROTECTED;
 
-use super::stage::{Stage, is_possible, reason};
+use super::objects::reason;
+use super::stage::{Stage, is_possible};
 
 async fn record(stage: &Stage) -> u64 {
     let engine = stage.engine("a").await.unwrap();

@@ -6,7 +6,8 @@ use serde_json::json;
 use understudy_core::engine::api::{LinkState, Role, Stage as EngineStage};
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, RECONCILED};
 
-use super::stage::{Stage, is_possible, message, reason};
+use super::objects::{message, reason};
+use super::stage::{Stage, is_possible};
 
 const MIB: u64 = 1 << 20;
 
@@ -52,8 +53,15 @@ async fn a_replication_lives_through_start_checkpoint_loss_return_growth_and_end
     let order = json!({ "generation": generation, "target": "b" });
     stage.patch("web", json!({ "spec": { "failover": { "trigger": order } } })).await;
     stage.until("web", "promoted", |o| reason(o, FAILED_OVER) == "Promoted").await;
-    let pods = stage.kubectl.run(["get", "pods", "-n", "shop", "-o", "name"]).unwrap();
-    assert_eq!(pods, "", "the pod of the dead node was removed by force");
+    // The pod of the dead node is removed by force, a moment after the promotion.
+    let began = std::time::Instant::now();
+    while !stage.kubectl.run(["get", "pods", "-n", "shop", "-o", "name"]).unwrap().is_empty() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "the pod of the dead node is still there"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 
     // A pod of after the promotion stays.
     stage.pod("db-0", "b", "data");

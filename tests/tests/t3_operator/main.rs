@@ -4,5 +4,7 @@
 
 mod away;
 mod life;
+mod objects;
+mod people;
 mod refusals;
 mod stage;

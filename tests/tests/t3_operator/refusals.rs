@@ -3,7 +3,8 @@
 use serde_json::json;
 use understudy_crds::conditions::{ACCEPTED, PROTECTED};
 
-use super::stage::{Stage, is_possible, message, reason};
+use super::objects::{message, reason};
+use super::stage::{Stage, is_possible};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_replicated_is_named_with_the_remedy() {

@@ -44,7 +44,7 @@ async fn stranger(sim: &Sim, pair: &Pair, sent: Vec<u8>) -> (String, Duration, V
     let began = sim.elapsed();
     let served = b.call("serve stranger", async move {
         serve_link(&host, far, |id| {
-            (id.as_str() == "g").then_some(group).ok_or_else(|| "no group".to_owned())
+            (id.as_str() == "g").then_some(group).ok_or_else(|| format!("no group {id}"))
         })
         .await
         .to_string()

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Takes all of it away. The processes are gone already: they died with their keeper.
 pub fn clean(place: &Place) -> Result<()> {
     wait_for_processes(place)?;
-    loops::detach(&loops::orphans(place.root())?);
+    loops::detach(&loops::orphans()?);
     for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PREFIX) {

@@ -5,14 +5,14 @@
 //!   kubelet's lock on a block volume:  /dev/loop8 ─► /dev/loop7      (backing file: a device node)
 //!   the volume's device:               /dev/loop7 ─► /understudy-…, the one file of a FUSE mount
 //! ```
+//!
+//! A volume's file has a name of its own for each device. Once its holder is dead, the name is all
+//! that the kernel still tells of it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use anyhow::Result;
-
-use rustix::fs::{major, minor};
 
 use super::network::run;
 
@@ -24,68 +24,62 @@ const OURS: &str = "/understudy-";
 pub struct LoopDevice {
     /// `/dev/loopN`.
     pub device: String,
-    /// The inode of its backing file.
-    pub inode: u64,
-    /// `major:minor` of the file system that holds the backing file.
-    pub file_system: String,
-    /// Its backing file, as far as it still has a name.
+    /// The inode of its backing file, as long as that can be asked.
+    pub inode: Option<u64>,
+    /// Its backing file.
     pub file: String,
 }
 
 /// Every loop device that is attached.
 pub fn loop_devices() -> Result<Vec<LoopDevice>> {
-    let columns = "NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE";
-    Ok(parse(&run("losetup", &format!("--list --noheadings --raw --output {columns}"))?))
+    Ok(parse(&run("losetup", "--list --noheadings --raw --output NAME,BACK-INO,BACK-FILE")?))
 }
 
 fn parse(text: &str) -> Vec<LoopDevice> {
     let device = |line: &str| {
-        let mut words = line.splitn(4, ' ');
+        let mut words = line.splitn(3, ' ');
         Some(LoopDevice {
             device: words.next()?.to_owned(),
-            inode: words.next()?.parse().ok()?,
-            file_system: words.next()?.to_owned(),
-            file: words.next().unwrap_or_default().to_owned(),
+            inode: words.next()?.parse().ok(),
+            file: words.next().unwrap_or_default().trim().to_owned(),
         })
     };
     text.lines().filter_map(device).collect()
 }
 
-/// The file systems of our files in FUSE that the processes of a cgroup hold, as `major:minor`. They
-/// are mounted nowhere, so only descriptors lead to them.
-pub(super) fn held_in(cgroup: &str) -> BTreeSet<String> {
+/// The volumes' files that processes hold: those of a cgroup, or of all.
+pub(super) fn held(cgroup: Option<&str>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let inside = format!("/{cgroup}/");
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-        if !groups.contains(&inside) {
-            continue;
-        }
-        for link in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
-            let name = std::fs::read_link(link.path()).unwrap_or_default();
-            if !name.to_string_lossy().starts_with(OURS) {
+        if let Some(name) = cgroup {
+            let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            if !groups.contains(&format!("/{name}/")) {
                 continue;
             }
-            if let Ok(file) = std::fs::metadata(link.path()) {
-                let (major, minor) = (major(file.dev()), minor(file.dev()));
-                found.insert(format!("{major}:{minor}"));
+        }
+        for link in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let file = std::fs::read_link(link.path()).unwrap_or_default();
+            let file = file.to_string_lossy();
+            if file.starts_with(OURS) {
+                found.insert(file.into_owned());
             }
         }
     }
     found
 }
 
-/// The devices over these file systems, and those stacked on them: the topmost first.
-pub(super) fn over(file_systems: &BTreeSet<String>) -> Result<Vec<LoopDevice>> {
+/// The devices over these files, and those stacked on them: the topmost first.
+pub(super) fn over(files: &BTreeSet<String>) -> Result<Vec<LoopDevice>> {
     let all = loop_devices()?;
     let mut found: Vec<LoopDevice> =
-        all.iter().filter(|one| file_systems.contains(&one.file_system)).cloned().collect();
+        all.iter().filter(|one| files.contains(&one.file)).cloned().collect();
     let mut below = 0;
     while below < found.len() {
-        let node = std::fs::metadata(&found[below].device).map(|m| m.ino()).unwrap_or_default();
-        let stacked = all.iter().filter(|one| one.inode == node && !found.contains(one));
-        let stacked: Vec<LoopDevice> =
-            stacked.filter(|one| is_device_node(&one.file)).cloned().collect();
+        let node = std::fs::metadata(&found[below].device).map(|m| m.ino()).ok();
+        let stacked = all.iter().filter(|one| {
+            node.is_some() && one.inode == node && is_device_node(&one.file) && !found.contains(one)
+        });
+        let stacked: Vec<LoopDevice> = stacked.cloned().collect();
         found.extend(stacked);
         below += 1;
     }
@@ -98,14 +92,13 @@ fn is_device_node(file: &str) -> bool {
     file.contains("/volumeDevices/") || file.starts_with("/dev/") || file == "/" || file.is_empty()
 }
 
-/// Devices whose holder died with its node: their file is named by us, or was the kubelet's over one
-/// of ours.
-pub(super) fn orphans(root: &Path) -> Result<Vec<LoopDevice>> {
-    let root = root.display().to_string();
-    let ours = |one: &&LoopDevice| one.file.starts_with(OURS) || one.file.starts_with(&root);
-    let file_systems: BTreeSet<String> =
-        loop_devices()?.iter().filter(ours).map(|one| one.file_system.clone()).collect();
-    over(&file_systems)
+/// Devices over a volume's file that nobody holds any more, and those stacked on them.
+pub(super) fn orphans() -> Result<Vec<LoopDevice>> {
+    let held = held(None);
+    let ours = |one: &&LoopDevice| one.file.starts_with(OURS) && !held.contains(&one.file);
+    let files: BTreeSet<String> =
+        loop_devices()?.iter().filter(ours).map(|one| one.file.clone()).collect();
+    over(&files)
 }
 
 /// Takes them apart; one that is gone already is no error.
@@ -120,10 +113,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_of_losetup_is_read_with_and_without_a_name() {
-        let found = parse("/dev/loop0 12 0:45 /understudy-pvc-1\n/dev/loop1 7 0:6 /\n");
+    fn the_list_of_losetup_is_read_with_and_without_an_inode() {
+        let found = parse("/dev/loop0  /understudy-pvc-1-ab\n/dev/loop1 96 /\n");
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].file_system, "0:45");
+        assert_eq!((found[0].inode, found[0].file.as_str()), (None, "/understudy-pvc-1-ab"));
+        assert_eq!((found[1].inode, found[1].file.as_str()), (Some(96), "/"));
         assert!(!is_device_node(&found[0].file) && is_device_node(&found[1].file));
     }
 }

@@ -95,7 +95,7 @@ impl Node {
         let Some(mut power) = self.power.take() else {
             bail!("{} has no power already", self.name)
         };
-        let devices = loops::over(&loops::held_in(&network::namespace(&self.name)))?;
+        let devices = loops::over(&loops::held(Some(&network::namespace(&self.name))))?;
         if let Some(first) = first_child(power.pid()).and_then(|pid| i32::try_from(pid).ok()) {
             let first = rustix::process::Pid::from_raw(first).context("process 0")?;
             // It may have ended by itself.
