@@ -70,9 +70,6 @@ pub(super) fn content(first: &[u8], last: &[u8]) -> Content {
 mod tests {
     use super::*;
 
-    static BLANK: [u8; LOOK] = [0; LOOK];
-    static ONES: [u8; LOOK] = [1; LOOK];
-
     fn device(at: usize, magic: &[u8]) -> Vec<u8> {
         let mut first = vec![0; LOOK];
         first[at..at + magic.len()].copy_from_slice(magic);

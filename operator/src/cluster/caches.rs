@@ -12,6 +12,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{self, Lookup, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -118,6 +119,27 @@ impl Watches<'_> {
     }
 }
 
+/// How long a watch that broke waits before the next try: 200 ms, doubled up to 5 s. An order to fail
+/// over that comes with the API server's return must not wait longer than that.
+#[derive(Default)]
+struct Again(u32);
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(200).saturating_mul(1 << self.0.min(5));
+        self.0 += 1;
+        Some(wait.min(Duration::from_secs(5)))
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// Fills a cache for ever.
 async fn follow<K, D>(api: Api<K>, writer: reflector::store::Writer<K>, changed: Arc<Notify>)
 where
@@ -125,7 +147,7 @@ where
     K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     D: Clone + Debug + Eq + Hash + Send + Sync + 'static,
 {
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, watcher::Config::default()).backoff(Again::default());
     let mut events = std::pin::pin!(reflector::reflector(writer, events));
     let mut told = false;
     while let Some(event) = events.next().await {

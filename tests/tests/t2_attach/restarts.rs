@@ -26,6 +26,7 @@ fn fio_verifies_without_an_error_while_the_engine_is_killed_twenty_times() {
         .args(["--name=load", "--ioengine=libaio", "--direct=1", "--rw=randwrite"])
         .args(["--bsrange=512-128k", "--blockalign=512", "--iodepth=16", "--fsync=64"])
         .args(["--verify=crc32c", "--verify_backlog=128", "--verify_fatal=1", "--randrepeat=0"])
+        .arg("--verify_state_save=0")
         .args(["--loops=100000", "--size=64M", "--runtime=25", "--output-format=json"])
         .arg(format!("--filename={}", device.path.display()))
         .stdout(Stdio::piped())
