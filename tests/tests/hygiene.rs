@@ -164,8 +164,35 @@ fn the_chart_carries_the_generated_types() {
     }
 }
 
+/// The names of tests that a text quotes, and the scenarios that it names.
+fn cited(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let is_test = |word: &&str| {
+        word.len() >= 20 && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    };
+    (text.split('`').filter(is_test).collect(), behind(text, "scenario `").collect())
+}
+
+#[test]
+fn what_the_guide_to_recovery_says_is_shown_by_tests_that_exist() {
+    let guide = read(&workspace().join("docs/recovery.md"));
+    let (tests, scenarios) = cited(&guide);
+    assert!(tests.len() > 20 && scenarios.len() > 3, "the guide cites next to nothing");
+    let sources: String = files("rs").iter().map(|path| read(path)).collect();
+    for test in tests {
+        assert!(sources.contains(&format!("fn {test}(")), "there is no test {test}");
+    }
+    let suite = read(&workspace().join("tests/src/e2e/mod.rs"));
+    for scenario in scenarios {
+        assert!(suite.contains(&format!("(\"{scenario}\",")), "there is no scenario {scenario}");
+    }
+}
+
 #[test]
 fn the_checks_of_this_file_can_fail() {
+    assert_eq!(
+        cited("scenario `no-such` and `a_test_that_is_cited_here`, `short_one`"),
+        (vec!["a_test_that_is_cited_here"], vec!["no-such"])
+    );
     let text =
         "see [a](docs/a.md#part) and [b](https://x.y/z) and `make nothing-such` twice\nmake t9";
     assert_eq!(relative_links(text), ["docs/a.md"]);

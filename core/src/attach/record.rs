@@ -87,6 +87,15 @@ impl StateDirectory {
         lock(&self.0.join(".lock"))
     }
 
+    /// Removes the lock's file where no device is held; the caller has the lock, and ends.
+    pub fn leave(&self) -> io::Result<()> {
+        if self.volumes()?.is_empty() {
+            gone(fs::remove_file(self.0.join(".lock")))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Takes a volume's lock; `None` if its holder lives.
     pub fn lock_volume(&self, volume: &VolumeId) -> io::Result<Option<File>> {
         lock(&self.0.join(format!("{volume}.lock")))

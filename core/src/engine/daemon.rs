@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   certificates ─► open: pool, shards, groups ─► listen: API, NBD, links ─► signal
-//!     ─► stop accepting ─► end groups (drained) ─► end shards ─► exit 0
+//!     ─► stop accepting ─► end groups (drained) ─► end shards ─► leave an empty pool ─► exit 0
 //!                 within DRAIN; a second signal ends it at once
 //! ```
 
@@ -98,8 +98,13 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
 async fn end(engine: &Arc<Engine>, mut tasks: JoinSet<()>) {
     engine.shutdown().await;
     while tasks.join_next().await.is_some() {}
-    let engine = engine.clone();
-    let _ = tokio::task::spawn_blocking(move || engine.shards().stop()).await;
+    let shards = engine.clone();
+    let _ = tokio::task::spawn_blocking(move || shards.shards().stop()).await;
+    match engine.leave_empty_pool().await {
+        Ok(true) => info!("the pool was empty: its directory is left empty, too"),
+        Ok(false) => {}
+        Err(e) => warn!("the empty pool keeps its files: {e}"),
+    }
 }
 
 /// Loads the certificates, if there are to be any.

@@ -139,6 +139,12 @@ impl Engine {
         Err(EngineError::new(Refusal::Invalid, problem))
     }
 
+    /// Leaves an empty directory where the pool held nothing; for the end of the process.
+    pub(crate) async fn leave_empty_pool(&self) -> Result<bool, EngineError> {
+        let pool = self.pool.clone();
+        blocking(move || pool.leave_if_empty()).await
+    }
+
     /// The pool's space.
     pub(crate) async fn capacity(&self) -> Result<Capacity, EngineError> {
         let pool = self.pool.clone();

@@ -25,7 +25,7 @@ use understudy_crds::names::{CA_CONFIG_MAP, SIGNER};
 use super::authority::Validity;
 use super::files::{Files, read, write};
 use super::identity::Identity;
-use crate::cluster::api::ApiError;
+use crate::cluster::api::{ApiError, is_absent};
 use crate::observe::now;
 
 /// How often files and authority are looked at.
@@ -180,8 +180,13 @@ impl Keeper {
         let name = made.map_err(|e| failed("creating a", &e))?.name_any();
         for _ in 0..ANSWER.1 {
             tokio::time::sleep(ANSWER.0).await;
-            // One answer that gets lost is no reason for another key.
-            let Ok(found) = self.requests.get(&name).await else { continue };
+            let found = match self.requests.get(&name).await {
+                Ok(found) => found,
+                // Answered and taken away while we were not looking.
+                Err(e) if is_absent(&e) => break,
+                // One answer that gets lost is no reason for another key.
+                Err(_) => continue,
+            };
             let status = found.status.unwrap_or_default();
             let denied = status
                 .conditions

@@ -23,7 +23,7 @@ use crate::observe::now;
 /// How often requests are looked for. A pod that starts waits for this.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long an answered request stays, in seconds: many times what its maker waits between looks.
-const KEPT: i64 = 60;
+const KEPT: i64 = 15;
 /// How often the authority is looked at, in looks for requests.
 const RENEW_LOOKS: u32 = 120;
 /// Marks the Secret that the operator made, and so may change.
@@ -273,10 +273,12 @@ fn has(request: &CertificateSigningRequest, type_: &str) -> bool {
     conditions.into_iter().flatten().any(|c| c.type_ == type_)
 }
 
-/// Whether it was made long enough ago that nobody waits for its answer any more.
+/// Whether it was answered long enough ago that nobody waits for the answer any more.
 fn is_old(request: &CertificateSigningRequest, time: i64) -> bool {
-    let made = request.metadata.creation_timestamp.as_ref().map(|made| made.0.as_second());
-    made.is_some_and(|made| time.saturating_sub(made) > KEPT)
+    let conditions = request.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let answered = conditions.into_iter().flatten().filter_map(|c| c.last_update_time.as_ref());
+    let answered = answered.map(|time| time.0.as_second()).max();
+    answered.is_some_and(|answered| time.saturating_sub(answered) > KEPT)
 }
 
 /// Whether it waits for us.

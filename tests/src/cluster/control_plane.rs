@@ -187,11 +187,11 @@ fn api_arguments(
     Ok(arguments)
 }
 
-/// Who asked for what, once per request.
+/// Who asked for what, once per request; a watch, which may never end, when it begins.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted]
+omitStages: [RequestReceived]
 rules:
 - level: Metadata
   userGroups: ['system:serviceaccounts']

@@ -1,4 +1,7 @@
 //! What a port says to someone without a certificate: nothing but a refusal.
+//!
+//! NBD is greeted in the clear, because its TLS begins by an option. So it is asked further: for its exports,
+//! for one of them, and for TLS without a certificate.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -19,15 +22,79 @@ pub fn are_refused(target: &str) -> Result<()> {
     for opening in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"NBDMAGIC"]
     {
         let said = in_the_clear(target, opening)?;
+        if said.starts_with(GREETING) {
+            return nbd_is_refused(target);
+        }
         // A TLS alert is no service.
         if !(said.is_empty() || said[0] == 0x15) {
             bail!("{target} answers in the clear: {:?}", String::from_utf8_lossy(&said));
         }
     }
-    match without_certificate(target) {
+    match without_certificate(connect(target)?) {
         Ok(said) => bail!("{target} serves without a certificate: {said:?}"),
         Err(_refusal) => Ok(()),
     }
+}
+
+/// What an NBD server says first.
+const GREETING: &[u8] = b"NBDMAGICIHAVEOPT";
+/// Of the client's flags: fixed newstyle, and nothing behind an export's size.
+const CLIENT_FLAGS: u32 = 3;
+/// Options of the protocol.
+mod option {
+    pub(super) const EXPORT_NAME: u32 = 1;
+    pub(super) const LIST: u32 = 3;
+    pub(super) const STARTTLS: u32 = 5;
+    pub(super) const INFO: u32 = 6;
+    pub(super) const GO: u32 = 7;
+}
+/// Replies of the protocol.
+const ACK: u32 = 1;
+const TLS_REQUIRED: u32 = (1 << 31) | 5;
+
+/// Whether an NBD server tells a stranger nothing before TLS, and lets nobody in by TLS without a certificate.
+fn nbd_is_refused(target: &str) -> Result<()> {
+    let name = b"no-such/primary@1";
+    let wanted = [&u32::try_from(name.len())?.to_be_bytes()[..], name, &[0, 0]].concat();
+    for (asked, data) in [(option::LIST, &[][..]), (option::INFO, &wanted), (option::GO, &wanted)] {
+        let reply = ask(&mut greeted(target)?, asked, data)?;
+        if reply != TLS_REQUIRED {
+            bail!("{target} answers option {asked} in the clear with {reply:#x}");
+        }
+    }
+    // This one has no reply but the export itself.
+    if let Ok(reply) = ask(&mut greeted(target)?, option::EXPORT_NAME, name) {
+        bail!("{target} answers the name of an export in the clear with {reply:#x}");
+    }
+    let mut stream = greeted(target)?;
+    let reply = ask(&mut stream, option::STARTTLS, &[])?;
+    if reply != ACK {
+        bail!("{target} refuses to begin TLS: {reply:#x}");
+    }
+    match without_certificate(stream) {
+        Ok(said) => bail!("{target} serves NBD without a certificate: {said:?}"),
+        Err(_refusal) => Ok(()),
+    }
+}
+
+/// A connection on which both have greeted.
+fn greeted(target: &str) -> Result<TcpStream> {
+    let mut stream = connect(target)?;
+    stream.read_exact(&mut [0; 18])?;
+    stream.write_all(&CLIENT_FLAGS.to_be_bytes())?;
+    Ok(stream)
+}
+
+/// Sends an option; the type of the reply.
+fn ask(stream: &mut TcpStream, option: u32, data: &[u8]) -> Result<u32> {
+    let length = u32::try_from(data.len())?.to_be_bytes();
+    stream.write_all(&[b"IHAVEOPT", &option.to_be_bytes()[..], &length, data].concat())?;
+    let mut reply = [0; 20];
+    stream.read_exact(&mut reply)?;
+    let [.., a, b, c, d, l0, l1, l2, l3] = reply;
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    std::io::copy(&mut stream.take(length.into()), &mut std::io::sink())?;
+    Ok(u32::from_be_bytes([a, b, c, d]))
 }
 
 fn connect(target: &str) -> Result<TcpStream> {
@@ -51,7 +118,7 @@ fn in_the_clear(target: &str, opening: &[u8]) -> Result<Vec<u8>> {
 
 /// A TLS client that trusts whoever answers and shows no certificate. In TLS 1.3 the handshake ends
 /// for the client before the server has looked: only what comes then tells.
-fn without_certificate(target: &str) -> Result<Vec<u8>> {
+fn without_certificate(stream: TcpStream) -> Result<Vec<u8>> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
@@ -60,7 +127,7 @@ fn without_certificate(target: &str) -> Result<Vec<u8>> {
         .with_no_client_auth();
     let name = ServerName::try_from("anybody")?;
     let client = ClientConnection::new(Arc::new(config), name)?;
-    let mut stream = StreamOwned::new(client, connect(target)?);
+    let mut stream = StreamOwned::new(client, stream);
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")?;
     stream.flush()?;
     let mut said = vec![0; 256];
@@ -125,8 +192,37 @@ mod tests {
                 let _gone = stream.unwrap().write_all(b"NBDMAGICIHAVEOPT");
             }
         });
-        let error = are_refused(&target).unwrap_err().to_string();
-        assert!(error.contains("answers in the clear"), "{error}");
+        assert!(are_refused(&target).is_err());
+    }
+
+    /// An NBD server that answers whatever it is asked with one reply.
+    fn nbd(reply: u32) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _said = stream.write_all(&[GREETING, &[0, 3]].concat());
+                let _heard = stream.read(&mut [0; 256]);
+                let _heard = stream.read(&mut [0; 256]);
+                let magic = 0x0003_e889_0455_65a9_u64.to_be_bytes();
+                let words = [&magic[..], &[0; 4], &reply.to_be_bytes(), &[0; 4]].concat();
+                let _said = stream.write_all(&words);
+            }
+        });
+        target
+    }
+
+    #[test]
+    fn an_nbd_server_that_tells_its_exports_in_the_clear_is_found_out() {
+        let error = are_refused(&nbd(ACK)).unwrap_err().to_string();
+        assert!(error.contains("answers option 3 in the clear"), "{error}");
+    }
+
+    #[test]
+    fn an_nbd_server_that_answers_an_export_s_name_in_the_clear_is_found_out() {
+        let error = are_refused(&nbd(TLS_REQUIRED)).unwrap_err().to_string();
+        assert!(error.contains("answers the name of an export"), "{error}");
     }
 
     #[test]

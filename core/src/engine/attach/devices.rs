@@ -64,6 +64,14 @@ enum Found {
     Left(Record, File),
 }
 
+impl Drop for Devices {
+    fn drop(&mut self) {
+        if let Err(e) = self.state.leave() {
+            warn!("{} keeps its lock's file: {e}", self.state.path().display());
+        }
+    }
+}
+
 impl std::fmt::Debug for Devices {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Devices({})", self.state.path().display())

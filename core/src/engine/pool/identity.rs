@@ -4,11 +4,17 @@
 //! version: 1
 //! uuid: 0123456789abcdef0123456789abcdef
 //! ```
+//!
+//! A directory whose pool was empty when its engine ended holds no file but the attribute
+//! [`ATTRIBUTE`]. It is there only as long as the file is not: a pool whose files somebody removed is another pool, and whoever
+//! asks for its replicas must learn that.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{LOCK, entries, failed, sync_dir};
@@ -17,6 +23,9 @@ use crate::engine::error::EngineError;
 
 const FILE: &str = "pool.yaml";
 const DRAFT: &str = ".pool.yaml";
+
+/// Where an empty directory remembers which pool it was.
+const ATTRIBUTE: &str = "user.understudy.pool";
 
 /// The layout this engine reads and writes.
 const VERSION: u32 = 1;
@@ -54,11 +63,39 @@ pub(super) fn check_is_pool_or_empty(root: &Path) -> Result<(), EngineError> {
 /// The pool's identity; a new one if there is none. The caller holds the lock.
 pub(super) fn read_or_create(root: &Path) -> Result<Uuid, EngineError> {
     let path = root.join(FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => parse(&path, &text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => create(root),
-        Err(e) => Err(failed("read", &path, e)),
+    let uuid = match fs::read_to_string(&path) {
+        Ok(text) => parse(&path, &text)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create(root)?,
+        Err(e) => return Err(failed("read", &path, e)),
+    };
+    match rustix::fs::removexattr(root, ATTRIBUTE) {
+        Ok(()) => sync_dir(root)?,
+        // None there, or a file system without attributes.
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+        Err(e) => return Err(failed("clear the attribute of", root, e.into())),
     }
+    Ok(uuid)
+}
+
+/// Moves the identity of an empty pool from its file to its directory; `false`: the file system has no
+/// attributes, and the file stays.
+pub(super) fn keep_with_directory(root: &Path, uuid: Uuid) -> Result<bool, EngineError> {
+    match rustix::fs::setxattr(root, ATTRIBUTE, uuid.to_string().as_bytes(), XattrFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::OPNOTSUPP) => return Ok(false),
+        Err(e) => return Err(failed("set the attribute of", root, e.into())),
+    }
+    sync_dir(root)?;
+    let path = root.join(FILE);
+    fs::remove_file(&path).map_err(|e| failed("remove", &path, e))?;
+    Ok(true)
+}
+
+/// What the directory remembers.
+fn remembered(root: &Path) -> Option<Uuid> {
+    let mut text = [0; 64];
+    let length = rustix::fs::getxattr(root, ATTRIBUTE, &mut text).ok()?;
+    std::str::from_utf8(text.get(..length)?).ok()?.parse().ok()
 }
 
 fn parse(path: &Path, text: &str) -> Result<Uuid, EngineError> {
@@ -81,10 +118,13 @@ fn parse(path: &Path, text: &str) -> Result<Uuid, EngineError> {
 
 fn create(root: &Path) -> Result<Uuid, EngineError> {
     let (draft, path) = (root.join(DRAFT), root.join(FILE));
-    let write = || -> io::Result<Uuid> {
+    let random = || -> io::Result<Uuid> {
         let mut id = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut id)?;
-        let uuid = Uuid(u128::from_le_bytes(id));
+        Ok(Uuid(u128::from_le_bytes(id)))
+    };
+    let write = || -> io::Result<Uuid> {
+        let uuid = remembered(root).map_or_else(random, Ok)?;
         let mut file = File::create(&draft)?;
         write!(file, "version: {VERSION}\nuuid: {uuid}\n")?;
         file.sync_all()?;

@@ -9,6 +9,9 @@
 //!   POOL/{volumes,groups}/.gone-NAME  no longer there: swept at start
 //! ```
 //!
+//! An engine that ends in good order and leaves an empty pool leaves an empty directory, whose attribute
+//! `user.understudy.pool` remembers the uuid.
+//!
 //! A directory is there as a whole or not at all, also after a power cut: its content is synced
 //! before it gets its name, and its parent after. Everything here blocks; the async side calls it
 //! on a thread for that.
@@ -78,6 +81,29 @@ impl Pool {
         sync_dir(&pool.root)?;
         pool.sweep()?;
         Ok(pool)
+    }
+
+    /// Takes the pool's files away if it holds nothing, so that an engine that is removed leaves an
+    /// empty directory; the next one to use that finds the same pool. Whether it did.
+    ///
+    /// Only for the very end: the lock goes too.
+    pub(crate) fn leave_if_empty(&self) -> Result<bool, EngineError> {
+        let folders = Kind::ALL.map(|kind| self.root.join(kind.folder()));
+        for folder in &folders {
+            if !entries(folder)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        // The file that makes it a pool goes last: cut off anywhere, it is one or an empty directory.
+        for folder in &folders {
+            fs::remove_dir(folder).map_err(|e| failed("remove", folder, e))?;
+        }
+        if !identity::keep_with_directory(&self.root, self.uuid)? {
+            return Ok(false);
+        }
+        let lock = self.root.join(LOCK);
+        fs::remove_file(&lock).map_err(|e| failed("remove", &lock, e))?;
+        Ok(true)
     }
 
     /// Its identity.
@@ -179,6 +205,7 @@ impl Pool {
 /// Locks the pool against every other engine, for as long as the file lives.
 fn lock(root: &Path) -> Result<File, EngineError> {
     use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
     let path = root.join(LOCK);
     let mut file = File::options()
         .read(true)
@@ -188,7 +215,14 @@ fn lock(root: &Path) -> Result<File, EngineError> {
         .open(&path)
         .map_err(|e| failed("open", &path, e))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
+        Ok(()) => {
+            // An engine that left may have removed the file between our two calls.
+            let inode = file.metadata().map_err(|e| failed("look at", &path, e))?.ino();
+            if fs::metadata(&path).map(|there| there.ino()).ok() != Some(inode) {
+                let text = format!("the pool {} was being left: start again", root.display());
+                return Err(EngineError::new(Refusal::WrongState, text));
+            }
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut owner = String::new();
             let _ = (&mut file).take(64).read_to_string(&mut owner);

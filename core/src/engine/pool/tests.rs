@@ -13,6 +13,43 @@ fn an_empty_directory_becomes_a_pool_and_stays_that_pool() {
 }
 
 #[test]
+fn an_empty_pool_is_left_as_an_empty_directory_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::open(dir.path()).unwrap();
+    let uuid = pool.uuid();
+    if !pool.leave_if_empty().unwrap() {
+        println!(
+            "SKIPPED: {} has no attributes: set TMPDIR to a file system that has",
+            dir.path().display()
+        );
+        return;
+    }
+    drop(pool);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let again = Pool::open(dir.path()).unwrap();
+    assert_eq!(again.uuid(), uuid);
+    // What somebody removes by hand does not come back as the same pool.
+    drop(again);
+    fs::remove_file(dir.path().join("pool.yaml")).unwrap();
+    fs::remove_dir_all(dir.path().join("volumes")).unwrap();
+    fs::remove_dir_all(dir.path().join("groups")).unwrap();
+    assert_ne!(Pool::open(dir.path()).unwrap().uuid(), uuid);
+}
+
+#[test]
+fn a_pool_that_holds_something_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::open(dir.path()).unwrap();
+    pool.draft(Kind::Volume, &name("a")).unwrap();
+    pool.publish(Kind::Volume, &name("a")).unwrap();
+    assert!(!pool.leave_if_empty().unwrap());
+    assert!(dir.path().join("pool.yaml").is_file());
+    let uuid = pool.uuid();
+    drop(pool);
+    assert_eq!(Pool::open(dir.path()).unwrap().uuid(), uuid);
+}
+
+#[test]
 fn a_second_engine_on_a_pool_is_refused_and_told_who_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Pool::open(dir.path()).unwrap();

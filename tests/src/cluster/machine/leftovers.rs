@@ -21,6 +21,17 @@ pub fn clean(place: &Place) -> Result<()> {
             ip(&format!("netns del {name}"))?;
         }
     }
+    // A namespace without a name lives on as long as the kernel has any use for it, and its link with it.
+    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // It may go by itself meanwhile.
+        if name.starts_with(PREFIX)
+            && ip(&format!("link del {name}")).is_err()
+            && entry.path().exists()
+        {
+            bail!("the link {name} of an earlier cluster can't be removed");
+        }
+    }
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         ip(&format!("link del {BRIDGE}"))?;
     }
