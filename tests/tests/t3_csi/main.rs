@@ -3,6 +3,7 @@
 //! ```text
 //!   sanity    csi-sanity, the interface's own test; what it leaves out is a capability that is not advertised
 //!   pods      what that does not ask: growth, a killed plugin, the next pod
+//!   rounds    a volume's whole life, again and again: nothing is left
 //!   kubelet   the calls, as sidecars and kubelet make them
 //! ```
 
@@ -10,6 +11,7 @@
 
 mod kubelet;
 mod pods;
+mod rounds;
 mod sanity;
 
 use std::path::Path;
