@@ -88,7 +88,7 @@ impl Life<'_> {
         sizes
     }
 
-    async fn patch(&self, patch: &Value) {
+    fn patch(&self, patch: &Value) {
         let words = ["patch", "br", "-n", "shop", &self.name, "--type=merge", "-p"];
         let patch = patch.to_string();
         self.stage.kubectl.run(words.into_iter().chain([patch.as_str()])).unwrap();
@@ -167,7 +167,7 @@ impl Life<'_> {
     async fn order_failover(&self, target: &str) {
         let generation = self.group_object().await.unwrap().spec.generation;
         let order = json!({ "generation": generation, "target": target });
-        self.patch(&json!({ "spec": { "failover": { "trigger": order } } })).await;
+        self.patch(&json!({ "spec": { "failover": { "trigger": order } } }));
     }
 
     async fn play(&mut self) {
@@ -193,7 +193,7 @@ impl Life<'_> {
         self.act(
             "checkpoint",
             async |life| {
-                life.patch(&json!({ "spec": { "checkpoint": { "trigger": "now" } } })).await;
+                life.patch(&json!({ "spec": { "checkpoint": { "trigger": "now" } } }));
             },
             async |life| {
                 let status = life.object().await.and_then(|object| object.status);
@@ -221,7 +221,7 @@ impl Life<'_> {
 
         self.act(
             "new secondary",
-            async |life| life.patch(&json!({ "spec": { "secondary": { "node": "c" } } })).await,
+            async |life| life.patch(&json!({ "spec": { "secondary": { "node": "c" } } })),
             async |life| life.runs("a", "c").await,
         )
         .await;
@@ -229,7 +229,7 @@ impl Life<'_> {
 
         self.act(
             "stop",
-            async |life| life.patch(&json!({ "spec": { "state": "Stopped" } })).await,
+            async |life| life.patch(&json!({ "spec": { "state": "Stopped" } })),
             async |life| {
                 let stopped =
                     life.object().await.is_some_and(|o| reason(&o, PROTECTED) == "Stopped");
@@ -242,7 +242,7 @@ impl Life<'_> {
 
         self.act(
             "start again",
-            async |life| life.patch(&json!({ "spec": { "state": "Running" } })).await,
+            async |life| life.patch(&json!({ "spec": { "state": "Running" } })),
             async |life| life.runs("a", "c").await,
         )
         .await;
