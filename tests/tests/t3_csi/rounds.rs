@@ -104,17 +104,15 @@ fn unstage(kubelet: &Kubelet<'_>, volume: &str) -> usize {
 /// One life; how often it had to wait for somebody else.
 fn round(kubelet: &Kubelet<'_>, number: usize) -> usize {
     // A file system in every second one.
-    let capability = if number % 2 == 0 { mount() } else { block() };
+    let has_files = number.is_multiple_of(2);
+    let capability = if has_files { mount() } else { block() };
     let volume = kubelet.create_for(&format!("pvc-round-{number}"), 8, &capability);
     let id = volume.volume_id.as_str();
     kubelet.stage_for(id, &capability).unwrap();
     kubelet.publish_for(id, "pods/target", &capability).unwrap();
     let target = kubelet.path("pods/target");
-    if number % 2 == 0 {
-        std::fs::write(target.join("file"), [1; 64 << 10]).unwrap();
-    } else {
-        std::fs::write(&target, [1; 64 << 10]).unwrap();
-    }
+    let written = if has_files { target.join("file") } else { target };
+    std::fs::write(written, vec![1; 64 << 10]).unwrap();
     kubelet.unpublish(id, "pods/target");
     let refused = unstage(kubelet, id);
     kubelet.delete(id).unwrap();
