@@ -40,7 +40,9 @@ pub(crate) fn driver(test: &str) -> Option<(tempfile::TempDir, Bench, Driver)> {
 /// Whether anything of ours is still there.
 pub(crate) fn assert_nothing_is_left(directory: &Path, bench: &Bench, driver: &Driver) {
     assert_eq!(driver.attachd.list().unwrap(), []);
-    assert_eq!(driver.engine.status().unwrap().replicas, []);
+    // A connection that nobody served for minutes was given up by the engine: the next call has a new one.
+    let status = driver.engine.status().or_else(|_| driver.engine.status());
+    assert_eq!(status.unwrap().replicas, []);
     let volumes = bench.kubectl().unwrap().run(["get", "rvol", "-o", "name"]).unwrap();
     assert_eq!(volumes.trim(), "");
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
