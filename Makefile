@@ -7,7 +7,7 @@ HISTORIES ?= 1000
 RUNS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e replay trace simulate bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds replay trace simulate bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -49,6 +49,14 @@ e2e: ## A whole cluster: helm install, node loss, failover, … RUNS=n times (as
 	@scripts/setup.sh e2e
 	@$(CARGO) build --locked --quiet --workspace --bins
 	@target/debug/understudy-tests e2e --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
+
+kills: ## Kill the operator, and the API server, after every single change of each action
+	@$(CARGO) build --locked --quiet --workspace --bins
+	UNDERSTUDY_KILLS=all $(CARGO) test --locked --package understudy-tests --test t3_operator kills:: -- --nocapture --test-threads 2
+
+rounds: ## 1000 lives of a volume by the CSI driver: nothing is left (as root)
+	@$(CARGO) build --locked --quiet --workspace --bins
+	UNDERSTUDY_ROUNDS=1000 $(CARGO) test --locked --package understudy-tests --test t3_csi rounds:: -- --nocapture
 
 replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
 	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }

@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     pub(crate) checkpoints: u64,
     /// What a new replica could take.
     pub(crate) available: Option<ByteLen>,
+    /// Its groups are closed for a change: a look does not find them.
+    pub(crate) closed: bool,
 }
 
 /// Everything outside the operator, which outlives it.
@@ -70,6 +72,7 @@ impl World {
                 groups: BTreeMap::new(),
                 checkpoints: 0,
                 available: None,
+                closed: false,
             };
             world.machines().insert((*node).to_owned(), machine);
         }
@@ -193,7 +196,7 @@ impl Engines for World {
         Ok(EngineStatus {
             pool: machine.pool,
             version: "0".to_owned(),
-            groups: machine.groups.iter().map(group).collect(),
+            groups: machine.groups.iter().filter(|_| !machine.closed).map(group).collect(),
             replicas: machine.replicas.iter().map(replica).collect(),
         })
     }

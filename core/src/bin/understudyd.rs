@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use understudy_core::engine::config::{Command, Config, Flags};
-use understudy_core::engine::{daemon, health, telemetry};
+use understudy_core::engine::config::{Command, Config, Flags, Log};
+use understudy_core::engine::{daemon, health, supervise, telemetry};
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("understudyd: {e:#}");
             ExitCode::FAILURE
@@ -16,14 +16,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<ExitCode> {
     let flags = Flags::parse();
-    if let Some(Command::Health(asked)) = &flags.command {
-        println!("{}", health::ask(asked)?);
-        return Ok(());
+    match &flags.command {
+        Some(Command::Health(asked)) => {
+            println!("{}", health::ask(asked)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Supervise(asked)) => {
+            telemetry::init(&Log { format: asked.log_format, ..Log::default() })?;
+            return Ok(ExitCode::from(supervise::run(&asked.command)?));
+        }
+        None => {}
     }
     let config = Config::load(flags)?;
     telemetry::init(&config.log)?;
     daemon::run(&config)?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -29,4 +29,5 @@ pub mod proto;
 mod registry;
 mod service;
 mod shards;
+pub mod supervise;
 pub mod telemetry;

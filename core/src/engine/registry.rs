@@ -23,6 +23,7 @@ mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -38,6 +39,9 @@ use super::pool::Pool;
 use super::shards::{ShardId, Shards};
 use crate::runtime::Address;
 use crate::tls::Tls;
+
+/// How long a status waits for a group that is closed for a change: less than who asks does.
+const CHANGE: Duration = Duration::from_secs(1);
 
 /// An engine. Shared by the API and the listeners.
 #[derive(Debug)]
@@ -151,8 +155,26 @@ impl Engine {
         blocking(move || pool.capacity()).await
     }
 
-    /// The engine now.
+    /// The engine now. A group that is closed for a change is not left out: it would look like one that
+    /// is not there. The change is waited for.
     pub(crate) async fn status(&self) -> Result<EngineStatus, EngineError> {
+        let groups = self.groups_on_shards().await?;
+        if self.closed(&groups).is_none() {
+            return Ok(self.told(groups));
+        }
+        let changed = tokio::time::timeout(CHANGE, self.structure.lock()).await;
+        let groups = self.groups_on_shards().await?;
+        drop(changed);
+        match self.closed(&groups) {
+            None => Ok(self.told(groups)),
+            Some(name) => {
+                let text = format!("group {name} is closed for a change: ask again");
+                Err(EngineError::new(Refusal::Unavailable, text))
+            }
+        }
+    }
+
+    async fn groups_on_shards(&self) -> Result<Vec<GroupStatus>, EngineError> {
         let nbd = self.nbd.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut groups = Vec::new();
         for shard in self.shards.all() {
@@ -163,6 +185,17 @@ impl Engine {
                     .await?,
             );
         }
+        Ok(groups)
+    }
+
+    /// A sound group that is not among these.
+    fn closed(&self, open: &[GroupStatus]) -> Option<GroupId> {
+        let state = self.state();
+        let sound = state.groups.iter().filter(|(_, record)| record.is_ok()).map(|(name, _)| name);
+        sound.into_iter().find(|name| !open.iter().any(|g| g.group == **name)).cloned()
+    }
+
+    fn told(&self, mut groups: Vec<GroupStatus>) -> EngineStatus {
         let state = self.state();
         for (name, record) in &state.groups {
             if let Err(e) = record {
@@ -175,12 +208,12 @@ impl Engine {
             let (uuid, size, group) = (r.replica.uuid, r.replica.size, r.group.clone());
             Some(ReplicaStatus { volume: volume.clone(), uuid, size, group })
         };
-        Ok(EngineStatus {
+        EngineStatus {
             pool: self.pool.uuid(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             groups,
             replicas: state.replicas.iter().filter_map(replica).collect(),
-        })
+        }
     }
 
     /// What NBD clients may open, and on which shard it is.

@@ -33,7 +33,7 @@ impl<V: Volumes, E: Engines> Controller<V, E> {
         let handle = known_volume_id(&request.volume_id)?;
         let _guard = self.guards.take(&handle)?;
         let volume = self.volumes.get(&handle).await?.ok_or_else(|| no_volume(&handle))?;
-        let size = grown(&volume, sizes)?;
+        let mut size = grown(&volume, sizes)?;
         match &volume.place {
             Place::Unserved { .. } => {
                 return Err(Fault::wrong_state(format!("volume {handle} is being deleted")));
@@ -50,7 +50,7 @@ impl<V: Volumes, E: Engines> Controller<V, E> {
                         format!("volume {handle} is moving out of the group {group}: try again");
                     Fault::new(Problem::Unavailable, text)
                 })?;
-                self.expand_group(&volume, size, &group).await?;
+                size = self.expand_group(&volume, size, &group).await?;
                 self.volumes.update(&volume.with_size(size)).await?;
             }
         }
@@ -61,24 +61,26 @@ impl<V: Volumes, E: Engines> Controller<V, E> {
         })
     }
 
+    /// The size then: more than was asked for, where an earlier call that asked for more came so far.
     async fn expand_group(
         &self,
         volume: &Volume,
         size: ByteLen,
         group: &Group,
-    ) -> Result<(), Fault> {
+    ) -> Result<ByteLen, Fault> {
         let Some(written) = group.member_size(&volume.handle) else {
             let text =
                 format!("volume {} is joining the group {}: try again", volume.handle, group.name);
             return Err(Fault::new(Problem::Unavailable, text));
         };
+        let size = size.max(written);
         for side in group.secondary.iter().chain([&group.primary]) {
             self.expand_at(volume, size, &side.node, side.pool).await?;
         }
         if written < size {
             self.volumes.update_group(&group.with_member_size(&volume.handle, size)).await?;
         }
-        Ok(())
+        Ok(size)
     }
 
     async fn expand_at(

@@ -91,10 +91,23 @@ impl Step {
 
 /// Decides. The same arguments give the same plan; a plan that was carried out gives an empty one.
 pub fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    if is_changing(desired, observed) {
+        return Plan { actions: Vec::new(), status: observed.status.clone(), requeue: REQUEUE };
+    }
     let mut step = next(desired, observed, now);
     step.refused = desired.refused.clone().or(step.refused);
     let status = status::of(desired, observed, &step, now);
     Plan { actions: step.actions, status, requeue: REQUEUE }
+}
+
+/// Whether an engine contradicts itself: a replica of the group, and no such group. It is closed for a
+/// change, and open again in a moment; what was seen is half of the truth, and nothing to act upon.
+fn is_changing(desired: &Desired, observed: &Observed) -> bool {
+    let engines = observed.nodes.values().filter_map(|node| node.engine.as_ref().ok());
+    let mut holders = engines.filter(|engine| {
+        engine.replicas.iter().any(|replica| replica.group.as_ref() == Some(&desired.group))
+    });
+    holders.any(|engine| engine.group(&desired.group).is_none())
 }
 
 fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {

@@ -176,8 +176,10 @@ fn broken_parts(pod: &Pod, about: &str, facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for container in rest.filter(|c| !c.ready) {
         let why = why(container);
+        // A crash of what it supervises starts no new container.
+        let previous = if container.restart_count > 0 { " --previous" } else { "" };
         let logs = format!(
-            "kubectl -n {} logs {} -c {} --previous",
+            "kubectl -n {} logs {} -c {}{previous}",
             facts.namespace,
             pod.name_any(),
             container.name

@@ -66,6 +66,11 @@ impl Bench {
         self.plane.authority().user(&file, user, group, self.plane.server())
     }
 
+    /// The process id of the API server while it is up.
+    pub fn api_pid(&self) -> Option<u32> {
+        self.plane.api_pid()
+    }
+
     /// Kills the API server; the store stays.
     pub fn stop_api(&mut self) {
         self.plane.stop_api();

@@ -102,6 +102,11 @@ impl ControlPlane {
         self.api = None;
     }
 
+    /// The process id of the API server while it is up.
+    pub fn api_pid(&self) -> Option<u32> {
+        self.api.as_ref().map(Child::pid)
+    }
+
     /// The URL of the API server.
     pub fn server(&self) -> &str {
         &self.server

@@ -32,19 +32,24 @@ pub(super) fn play(world: &World) -> Result<()> {
         --time_based --runtime=3600 --output-format=json --output=/tmp/fio.json \
         >/tmp/fio.log 2>&1 & echo $! >/tmp/fio.pid",
     )?;
-    let mut restarts = restart_count(world, &pod.node)?;
+    let before = container_restarts(world, &pod.node)?;
+    let mut last = String::new();
     for kill in 1..=KILLS {
-        std::thread::sleep(Duration::from_millis(u64::from(kill % 5) * 200));
-        world.provider.exec(&pod.node, &["sh", "-c", KILL])?;
-        restarts = World::wait("understudyd is back", Duration::from_mins(2), || {
-            let now = restart_count(world, &pod.node)?;
-            Ok((now > restarts && engine_is_ready(world, &pod.node)?).then_some(now))
+        let engine = World::wait("understudyd is back", Duration::from_mins(2), || {
+            let engine = world.provider.exec(&pod.node, &["sh", "-c", ENGINE])?.trim().to_owned();
+            Ok((!engine.is_empty() && engine != last && serves(world, &pod.node)).then_some(engine))
         })?;
         let alive = exec(world, "kill -0 $(cat /tmp/fio.pid) && echo yes || cat /tmp/fio.log")?;
-        ensure!(alive.trim() == "yes", "fio ended after kill {kill}: {alive}");
+        ensure!(alive.trim() == "yes", "fio ended before kill {kill}: {alive}");
+        // Short lives and long ones: the pause before a restart grows with the short ones.
+        std::thread::sleep(Duration::from_millis(u64::from(kill % 5) * 800));
+        world.provider.exec(&pod.node, &["kill", "-9", &engine])?;
+        last = engine;
     }
     world.step(&format!("understudyd was killed {KILLS} times"));
     shop::wait_for_state(world, "Running")?;
+    let restarts = container_restarts(world, &pod.node)? - before;
+    ensure!(restarts == 0, "the engine's container was started again, {restarts} times");
     exec(
         world,
         "kill -INT $(cat /tmp/fio.pid); while kill -0 $(cat /tmp/fio.pid) 2>/dev/null; do sleep 0.2; done",
@@ -56,9 +61,15 @@ pub(super) fn play(world: &World) -> Result<()> {
     shop::remove(world)
 }
 
-/// By its exact name, inside the node's own pid namespace.
-const KILL: &str = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = understudyd ] && \
-    kill -9 ${p#/proc/}; done; true";
+/// The engine's process: of the supervisor that is the first of the engine's container, the child. Probes
+/// have the same name, and another parent.
+const ENGINE: &str = r#"
+for process in /proc/[0-9]*; do
+    [ "$(cat $process/comm 2>/dev/null)" = understudyd ] || continue
+    parent=$(sed -n 's/^PPid:[[:space:]]*//p' $process/status 2>/dev/null)
+    [ "$(cat /proc/$parent/comm 2>/dev/null)" = understudy-init ] && echo ${process#/proc/}
+done
+true"#;
 
 fn exec(world: &World, script: &str) -> Result<String> {
     world.kubectl.run(["exec", "-n", shop::NAMESPACE, "web-0", "--", "sh", "-c", script])
@@ -73,19 +84,24 @@ fn engine_pod(world: &World, node: &str) -> Result<Value> {
     pods.into_iter().find(is).with_context(|| format!("no engine on {node}"))
 }
 
-fn container(world: &World, node: &str) -> Result<Value> {
+/// How often the kubelet has started the engine's container again.
+fn container_restarts(world: &World, node: &str) -> Result<u64> {
     let pod = engine_pod(world, node)?;
     let containers = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
     let engine = containers.into_iter().find(|container| container["name"] == "engine");
-    engine.context("the engine's container is gone")
+    let engine = engine.context("the engine's container is gone")?;
+    engine["restartCount"].as_u64().context("no restartCount")
 }
 
-fn restart_count(world: &World, node: &str) -> Result<u64> {
-    Ok(container(world, node)?["restartCount"].as_u64().unwrap_or(0))
-}
-
-fn engine_is_ready(world: &World, node: &str) -> Result<bool> {
-    Ok(container(world, node)?["ready"] == true)
+/// Whether the engine says that it serves.
+fn serves(world: &World, node: &str) -> bool {
+    let asked = engine_pod(world, node).and_then(|pod| {
+        let name = text(&pod["metadata"]["name"]);
+        let health = ["understudyd", "health", "--api=unix:/run/understudy/engine.sock"];
+        let words = ["exec", "-n", install::NAMESPACE, &name, "-c", "engine", "--"];
+        world.kubectl.run(words.into_iter().chain(health))
+    });
+    asked.is_ok()
 }
 
 /// fio's own word: no error, and the longest completion in seconds.

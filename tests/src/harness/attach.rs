@@ -63,16 +63,21 @@ impl Attachd {
 
     /// The same with further flags.
     pub fn start_with(directory: &Path, flags: &[&str]) -> Result<Self> {
+        let mut attachd = Self::beside(directory)?;
+        attachd.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        attachd.restart()?;
+        Ok(attachd)
+    }
+
+    /// One that somebody else starts in this directory, under the same names.
+    pub fn beside(directory: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = {
             let _inside = runtime.enter();
             AttachClient::lazy(&directory.join("attach.sock"))
         };
         let directory = directory.to_owned();
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut attachd = Self { directory, flags, process: None, runtime, client };
-        attachd.restart()?;
-        Ok(attachd)
+        Ok(Self { directory, flags: Vec::new(), process: None, runtime, client })
     }
 
     fn state(&self) -> PathBuf {
@@ -112,6 +117,11 @@ impl Attachd {
     /// Its process while it is up.
     pub fn process(&mut self) -> Result<&mut Child> {
         self.process.as_mut().context("the attach daemon is down")
+    }
+
+    /// Its process id while it is up.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::pid)
     }
 
     /// What it and its holders printed.

@@ -83,6 +83,14 @@ impl Driver {
         Ok(())
     }
 
+    /// All its processes, by what they are.
+    pub fn processes(&self) -> Vec<(&'static str, u32)> {
+        let engine = self.engine.pid().map(|pid| ("engine", pid));
+        let attachd = self.attachd.pid().map(|pid| ("attach daemon", pid));
+        let own = [("controller", self.controller.pid()), ("node plugin", self.node.pid())];
+        own.into_iter().chain(engine).chain(attachd).collect()
+    }
+
     /// What the two printed.
     pub fn log(&self) -> String {
         format!("controller:\n{}\nnode:\n{}", self.controller.output(), self.node.output())

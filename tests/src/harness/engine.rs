@@ -157,6 +157,11 @@ impl Engine {
         self.process.as_mut().with_context(|| format!("engine {name} is down"))
     }
 
+    /// Its process id while it is up.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::pid)
+    }
+
     /// The last of its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join(format!("{}.log", self.name)))

@@ -6,6 +6,7 @@ pub mod csi;
 pub mod device;
 pub mod engine;
 pub mod engines;
+pub mod gate;
 pub mod nbd;
 pub mod nbd_address;
 pub mod process;

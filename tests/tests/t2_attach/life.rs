@@ -242,6 +242,57 @@ fn an_expanded_volume_is_a_longer_device_without_an_error_on_the_way() {
 }
 
 #[test]
+fn a_device_whose_volume_has_joined_a_group_is_found_under_the_groups_generation() {
+    if !possible("t2_attach adopted") {
+        return;
+    }
+    let stage = Stage::new("joins", 8 * MIB);
+    let device = stage.attach();
+    let open = std::fs::File::options().read(true).write(true).open(&device.path).unwrap();
+    open.write_all_at(&[0x11; 4096], 0).unwrap();
+    let member = understudy_core::engine::api::Member {
+        volume: stage.volume.clone(),
+        size: understudy_core::engine::api::ByteLen(8 * MIB),
+    };
+    let group = Start {
+        group: format!("group.{}", stage.volume).parse().unwrap(),
+        generation: generation(5),
+        role: Role::Primary,
+        members: vec![member],
+        peer: None,
+        policy: Policy::default(),
+        inbound: false,
+        adopt: true,
+    };
+    // Before the engine knows of it, nothing is returned under that name.
+    let joined = Attach { generation: generation(5), ..stage.wanted() };
+    let refused = stage.attachd.attach(&joined).unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::WrongState), "{refused}");
+    stage.engine.start_group(&group).unwrap();
+    let found = stage.attachd.attach(&joined).unwrap();
+    assert_eq!((&found.path, found.session), (&device.path, device.session));
+    open.write_all_at(&[0x22; 4096], 4096).unwrap();
+    open.sync_all().unwrap();
+    // A generation that the engine does not serve is not the device's.
+    let unknown = Attach { generation: generation(6), ..stage.wanted() };
+    assert!(stage.attachd.attach(&unknown).unwrap_err().to_string().contains("end what uses it"));
+
+    stage.expand(16 * MIB);
+    assert_eq!(stage.attachd.resize(&stage.volume).unwrap().size.0, 16 * MIB);
+    open.write_all_at(&[0x33; 4096], 16 * MIB - 4096).unwrap();
+    open.sync_all().unwrap();
+    drop(open);
+    assert_eq!(read_direct(&device.path, 0, 8192).unwrap()[4095..4097], [0x11, 0x22]);
+    assert_eq!(stage.attachd.device(&stage.volume).unwrap().io.errors, 0);
+    // Unused as well: no second one is made.
+    assert_eq!(stage.attachd.attach(&joined).unwrap().path, device.path);
+    stage.attachd.detach(&stage.volume).unwrap();
+    assert_eq!(stage.attachd.attach(&joined).unwrap().generation, generation(5));
+    stage.attachd.detach(&stage.volume).unwrap();
+    stage.assert_nothing_is_left("at the end");
+}
+
+#[test]
 fn after_a_failover_the_old_device_fails_for_good_and_a_fresh_one_shows_the_promoted_volume() {
     if !possible("t2_attach failover") {
         return;

@@ -134,50 +134,6 @@ async fn a_replication_lives_through_start_checkpoint_loss_return_growth_and_end
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_killed_again_and_again_comes_to_the_same_end() {
-    if !is_possible("an operator that is killed") {
-        return;
-    }
-    let mut stage = Stage::start(&["a", "b"]).await;
-    stage.claim("root", "a", 4 * MIB).await;
-    stage.claim("data", "a", 4 * MIB).await;
-    stage.replicate("web", &["root", "data"], &json!({ "secondary": { "node": "b" } }));
-    for pause in [300, 700, 1100, 1500] {
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        stage.operators.clear();
-        stage.operator("first");
-    }
-    stage.until("web", "running", |o| reason(o, PROTECTED) == "Running").await;
-    let object = stage.replication("web").await.unwrap();
-    let generation = object.status.unwrap().generation.unwrap();
-    let order = json!({ "generation": generation, "target": "b" });
-    stage.patch("web", json!({ "spec": { "failover": { "trigger": order } } })).await;
-    for pause in [400, 900, 1400] {
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        stage.operators.clear();
-        stage.operator("first");
-    }
-    // The old primary was there all the time: it is the secondary now.
-    let object = stage
-        .until("web", "swapped", |o| {
-            reason(o, PROTECTED) == "Running"
-                && o.status.as_ref().is_some_and(|s| s.primary.as_deref() == Some("b"))
-        })
-        .await;
-    assert_eq!(object.status.unwrap().secondary.as_deref(), Some("a"));
-    stage.kubectl.run(["delete", "br", "-n", "shop", "web", "--wait=false"]).unwrap();
-    for pause in [300, 600, 900, 1500] {
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        stage.operators.clear();
-        stage.operator("first");
-    }
-    stage.until_gone("web").await;
-    assert!(stage.group("shop.web").await.is_none());
-    assert_eq!(stage.volume("pvc-root").await.spec.node.as_deref(), Some("b"));
-    assert_eq!(stage.engine("a").await.unwrap().replicas, []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_escape_hatch_needs_no_engine() {
     if !is_possible("the escape hatch") {
         return;

@@ -3,6 +3,8 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod doctor;
+mod kills;
 mod life;
 mod objects;
 mod people;

@@ -10,7 +10,7 @@ use super::objects::reason;
 use super::stage::{Stage, is_possible};
 
 /// What it printed, and whether it was content.
-fn understudy(stage: &Stage, words: &[&str]) -> (bool, String) {
+pub(super) fn understudy(stage: &Stage, words: &[&str]) -> (bool, String) {
     let mut command = Command::new(tools::own("kubectl-understudy").unwrap());
     command.args(words).arg("--kubeconfig").arg(stage.bench.kubeconfig());
     command.stdin(std::process::Stdio::null());

@@ -4,6 +4,8 @@
 //!   Node objects a, b    engine at 127.0.0.1: two free ports each would not do, for all nodes have the
 //!                        same ports: so each node has an address of its own, 127.77.N.1
 //!   volumes              made as the CSI driver makes them: object first, then the engine
+//!
+//!   counted              all that the operator says goes through a gate, in plaintext
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use understudy_core::engine::api::{Address, EngineStatus};
 use understudy_core::engine::client::EngineClient;
 use understudy_crds::{BlockReplication, ReplicatedVolume, ReplicationGroup};
 use understudy_tests::cluster::{Bench, Kubectl, programs};
+use understudy_tests::harness::gate::Gate;
 use understudy_tests::harness::process::Child;
 use understudy_tests::harness::tools::{self, workspace};
 
@@ -43,7 +46,9 @@ pub struct Stage {
     pub client: Client,
     pub kubectl: Kubectl,
     directory: TempDir,
-    ports: [u16; 2],
+    /// The engines' API, their links, and the API again behind a gate.
+    ports: [u16; 3],
+    gate: Option<Gate>,
 }
 
 pub struct NodeStage {
@@ -53,8 +58,17 @@ pub struct NodeStage {
 }
 
 impl Stage {
-    /// With these nodes; the operator is not started yet.
+    /// With these nodes, and an operator.
     pub async fn start(nodes: &[&str]) -> Self {
+        Self::with(nodes, None).await
+    }
+
+    /// The same behind a gate.
+    pub async fn counted(nodes: &[&str], gate: &Gate) -> Self {
+        Self::with(nodes, Some(gate.clone())).await
+    }
+
+    async fn with(nodes: &[&str], gate: Option<Gate>) -> Self {
         let bench = Bench::start().unwrap();
         let kubectl = bench.kubectl().unwrap();
         let client = bench.client().await.unwrap();
@@ -66,9 +80,11 @@ impl Stage {
             client,
             kubectl,
             directory: tempfile::tempdir().unwrap(),
-            ports: [port(), port()],
+            ports: [port(), port(), port()],
+            gate,
         };
         stage.install();
+        stage.open_gate().await;
         // Signs the engines' certificates.
         stage.operator("first");
         for node in nodes {
@@ -100,19 +116,42 @@ impl Stage {
         self.kubectl.run_with(&manifests, ["apply", "-f", "-"]).unwrap();
     }
 
+    /// The gate's way to the API server: as the operator, whoever asks.
+    async fn open_gate(&self) {
+        let Some(gate) = &self.gate else { return };
+        let kubeconfig = self.bench.user(OPERATOR, Some("system:serviceaccounts")).unwrap();
+        let client = understudy_tests::cluster::api::client(&kubeconfig).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "gate",
+            "clusters": [{ "name": "gate", "cluster": { "server": server } }],
+            "contexts": [{ "name": "gate", "context": { "cluster": "gate", "user": "" } }],
+        });
+        std::fs::write(self.path("gate.kubeconfig"), config.to_string()).unwrap();
+        tokio::spawn(gate.clone().serve_api(listener, client));
+    }
+
     /// Starts an operator with the rights of its service account, and no more.
     pub fn operator(&mut self, identity: &str) {
-        let kubeconfig = self.bench.user(OPERATOR, Some("system:serviceaccounts")).unwrap();
-        let arguments = [
+        let (kubeconfig, wire) = if self.gate.is_some() {
+            let plain = vec!["--insecure-plaintext".to_owned(), "--no-signer".to_owned()];
+            (self.path("gate.kubeconfig"), plain)
+        } else {
+            let tls = self.path(&format!("tls-{identity}"));
+            let user = self.bench.user(OPERATOR, Some("system:serviceaccounts"));
+            (user.unwrap(), vec![format!("--tls={}", tls.display())])
+        };
+        let mut arguments = vec![
             "controller".to_owned(),
             format!("--namespace={NAMESPACE}"),
             format!("--identity={identity}"),
-            format!("--tls={}", self.path(&format!("tls-{identity}")).display()),
             format!("--engine-port={}", self.ports[0]),
             format!("--link-port={}", self.ports[1]),
             "--status-interval=1".to_owned(),
             "--log=info".to_owned(),
         ];
+        arguments.extend(wire);
         let child = self.spawn(
             &format!("operator-{identity}"),
             &kubeconfig,
@@ -144,9 +183,15 @@ impl Stage {
         });
         self.apply(&node);
         self.set_node(name, &ip, true).await;
-        let tls = self.path(&format!("tls-node-{name}"));
-        let output = self.certificate(name, name, &tls);
-        assert!(output.is_ok(), "{output:?}");
+        if let Some(gate) = &self.gate {
+            let listener = tokio::net::TcpListener::bind((ip.as_str(), self.ports[0])).await;
+            let engine = format!("{ip}:{}", self.ports[2]).parse().unwrap();
+            tokio::spawn(gate.clone().serve_engine(listener.unwrap(), engine));
+        } else {
+            let tls = self.path(&format!("tls-node-{name}"));
+            let output = self.certificate(name, name, &tls);
+            assert!(output.is_ok(), "{output:?}");
+        }
         let api = Address::Unix(self.path(&format!("{name}.sock")));
         std::fs::create_dir(self.path(&format!("pool-{name}"))).unwrap();
         self.nodes.insert(name.to_owned(), NodeStage { ip, engine: None, api });
@@ -217,15 +262,22 @@ impl Stage {
     pub async fn start_engine(&mut self, name: &str) {
         let path = |file: &str| self.path(file).display().to_string();
         let ip = self.nodes[name].ip.clone();
-        let arguments = [
+        let mut arguments = vec![
             format!("--pool={}", path(&format!("pool-{name}"))),
             format!("--node={name}"),
-            format!("--tls={}", path(&format!("tls-node-{name}"))),
             format!("--api=unix:{}", path(&format!("{name}.sock"))),
-            format!("--api=tls:{ip}:{}", self.ports[0]),
             format!("--nbd=unix:{}", path(&format!("{name}-nbd.sock"))),
-            format!("--link=tls:{ip}:{}", self.ports[1]),
         ];
+        let [api, link, behind] = self.ports;
+        if self.gate.is_some() {
+            arguments.push("--insecure-plaintext".to_owned());
+            arguments.push(format!("--api=tcp:{ip}:{behind}"));
+            arguments.push(format!("--link=tcp:{ip}:{link}"));
+        } else {
+            arguments.push(format!("--tls={}", path(&format!("tls-node-{name}"))));
+            arguments.push(format!("--api=tls:{ip}:{api}"));
+            arguments.push(format!("--link=tls:{ip}:{link}"));
+        }
         let program = tools::own("understudyd").unwrap();
         let engine =
             Child::start(&format!("engine-{name}"), &program, &arguments, self.directory.path());
@@ -237,9 +289,14 @@ impl Stage {
         }
     }
 
-    /// SIGKILL to the engine; its node is not ready any more.
-    pub async fn lose(&mut self, name: &str) {
+    /// SIGKILL to the engine.
+    pub fn kill_engine(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().engine = None;
+    }
+
+    /// The same, and its node is not ready any more.
+    pub async fn lose(&mut self, name: &str) {
+        self.kill_engine(name);
         let ip = self.nodes[name].ip.clone();
         self.set_node(name, &ip, false).await;
     }

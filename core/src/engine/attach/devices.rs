@@ -162,6 +162,9 @@ impl Devices {
                 if there.generation == attach.generation && there.state != DeviceState::Gone {
                     return same(there, attach);
                 }
+                if let Some(there) = self.adopted(&record, &there, attach) {
+                    return same(there, attach);
+                }
                 self.release(volume, &record).map_err(|e| {
                     let (path, old) = (there.path.display(), there.generation);
                     let state = there.error.unwrap_or_else(|| there.state.to_string());

@@ -1,8 +1,11 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
+
+use super::LogFormat;
 
 /// Shown below the flags.
 pub(super) const EXAMPLE: &str = "\
@@ -87,6 +90,21 @@ pub struct Flags {
 pub enum Command {
     /// Asks a running engine whether it serves: one line, exit status 0 if it does, else 1.
     Health(Health),
+    /// Runs a program as the first process of a container: starts it again when it dies, and reaps what it
+    /// leaves behind without ending it. SIGTERM and SIGINT are passed on, and it ends with the program then.
+    /// Gives up after 8 short lives in a row, unless what the program left behind lives.
+    Supervise(Supervise),
+}
+
+/// What to run.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Supervise {
+    /// How its own log is written: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub command: Vec<OsString>,
 }
 
 /// Whom to ask.

@@ -11,7 +11,7 @@
 mod file;
 mod flags;
 
-pub use flags::{Command, Flags, Health};
+pub use flags::{Command, Flags, Health, Supervise};
 
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -312,3 +312,31 @@ async fn session_numbers_grow_over_restarts_and_generations_that_are_carried() {
     engine.close_session(name("none"), 1).await.unwrap();
     end(engine).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_closed_for_a_change_is_waited_for_and_never_left_out() {
+    let pool = tempfile::tempdir().unwrap();
+    let engine = fresh(pool.path()).await;
+    let structure = engine.structure.clone().lock_owned().await;
+    let paused = engine.pause(vec![name("two")], None).await.unwrap();
+    let asked = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.status().await.map(|status| status.groups.len()) }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!asked.is_finished(), "half of the truth was told");
+    engine.settle(paused.names().to_vec()).await.unwrap();
+    drop(paused);
+    drop(structure);
+    assert_eq!(asked.await.unwrap().unwrap(), 2);
+
+    // Not without limit: then it is said, and nothing else.
+    let structure = engine.structure.clone().lock_owned().await;
+    let paused = engine.pause(vec![name("two")], None).await.unwrap();
+    let late = engine.status().await.unwrap_err();
+    assert_eq!(late.refusal, Refusal::Unavailable);
+    assert!(late.message.contains("two is closed for a change"), "{}", late.message);
+    engine.settle(paused.names().to_vec()).await.unwrap();
+    drop((paused, structure));
+    end(engine).await;
+}

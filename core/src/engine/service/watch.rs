@@ -74,6 +74,8 @@ impl Watcher {
                     }
                     last = Some(status);
                 }
+                // A group is closed for a change: the next look tells what came of it.
+                Err(e) if e.refusal == Refusal::Unavailable && !once => {}
                 Err(e) => {
                     let _ = self.tx.send(Err(e.into())).await;
                     return;

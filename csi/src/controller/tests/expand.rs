@@ -40,6 +40,22 @@ async fn in_a_group_the_secondary_grows_before_the_primary() {
 }
 
 #[tokio::test]
+async fn what_the_group_has_grown_to_is_what_the_volume_gets() {
+    let world = World::new();
+    world.create("vol-a", 8, "node-a").await.unwrap();
+    world.join("vol-a", 8);
+    // A call for 32 MiB that was killed before its last write; then less is asked for.
+    world.volumes.fail_after(Some(1));
+    expand(&world, "vol-a", 32).await.unwrap_err();
+    world.volumes.fail_after(None);
+    let group = world.volumes.group("shop.db").await.unwrap().unwrap();
+    assert_eq!(group.member_size(&handle("vol-a")), Some(ByteLen(32 * MIB)));
+    assert_eq!(expand(&world, "vol-a", 16).await.unwrap(), 32);
+    assert_eq!(world.volume("vol-a").await.unwrap().size, ByteLen(32 * MIB));
+    assert_eq!(world.replicas("node-a"), [("vol-a".to_owned(), 32)]);
+}
+
+#[tokio::test]
 async fn the_primary_does_not_grow_while_the_secondary_is_away() {
     let world = World::new();
     world.create("vol-a", 8, "node-a").await.unwrap();

@@ -113,3 +113,26 @@ async fn an_action_that_fails_is_named_and_tried_again() {
     bench.run().await;
     assert_eq!(bench.reason(PROTECTED), "Running");
 }
+
+#[tokio::test]
+async fn a_group_that_is_closed_for_a_moment_is_no_reason_to_do_anything() {
+    for (wish, node) in [
+        (Wish::Run, "a"),
+        (Wish::Run, "b"),
+        (Wish::Stop, "a"),
+        (Wish::Delete, "a"),
+        (Wish::Delete, "b"),
+    ] {
+        let mut bench = Bench::cluster();
+        bench.run().await;
+        let (engines, status) = (bench.engines(), bench.status());
+        bench.world.machines().get_mut(node).unwrap().closed = true;
+        bench.desired.wish = wish;
+        bench.once().await;
+        assert_eq!(bench.engines(), engines, "{wish:?}, {node} closed");
+        assert_eq!(bench.status(), status, "nothing is said of half a look");
+        bench.world.machines().get_mut(node).unwrap().closed = false;
+        bench.run().await;
+        assert_eq!(bench.group_if_any().is_none(), wish == Wish::Delete, "then it goes on");
+    }
+}

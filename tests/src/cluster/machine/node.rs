@@ -161,9 +161,6 @@ impl Node {
             "clusterDomain": "cluster.local", "clusterDNS": ["10.96.0.10"],
             "nodeStatusUpdateFrequency": "5s",
             "syncFrequency": "10s",
-            // The suite kills containers again and again: they must not wait ever longer.
-            "featureGates": { "KubeletCrashLoopBackOffMax": true },
-            "crashLoopBackOff": { "maxContainerRestartPeriod": "1s" },
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
             "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
         });

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::{Devices, Result};
-use crate::attach::Record;
-use crate::engine::api::{Address, Refusal};
-use crate::engine::attach::api::Attach;
+use super::{ANSWER, Devices, Result};
+use crate::attach::{Ask, DeviceState, Record};
+use crate::engine::api::{Address, Refusal, VolumeId};
+use crate::engine::attach::api::{Attach, Device};
 use crate::engine::client::{ClientError, EngineClient};
 use crate::engine::error::EngineError;
 
@@ -40,17 +40,40 @@ impl Devices {
         }
     }
 
-    /// Ends the session, if the engine is there to be told: it ends by itself a while after its last
-    /// connection.
+    /// The device that is there, if what it shows is served on under the generation that is asked for: its
+    /// volume was taken into a group without a loss. The engine says so twice: it would give out a session
+    /// of that generation, and it takes the device's own connection anew after that.
+    pub(super) fn adopted(
+        &self,
+        record: &Record,
+        there: &Device,
+        attach: &Attach,
+    ) -> Option<Device> {
+        let is_later = attach.generation.number > there.generation.number;
+        if !is_later || there.state == DeviceState::Gone || there.engine != attach.engine {
+            return None;
+        }
+        let session = self.open_session(attach).ok()??;
+        self.close(&attach.engine.api, &attach.volume, session);
+        let there = self.status(record, &Ask::Resize, ANSWER).ok()?;
+        (there.state == DeviceState::Serving).then_some(there)
+    }
+
+    /// Ends the session of a device.
     pub(super) fn close_session(&self, record: &Record) {
-        let (Some(session), Ok(api), Ok(volume)) =
+        if let (Some(session), Ok(api), Ok(volume)) =
             (record.session, record.engine_api.parse(), record.volume.parse())
-        else {
-            return;
-        };
+        {
+            self.close(&api, &volume, session);
+        }
+    }
+
+    /// Ends a session, if the engine is there to be told: it ends by itself a while after its last
+    /// connection.
+    fn close(&self, api: &Address, volume: &VolumeId, session: u64) {
         let _inside = self.runtime.enter();
-        let closed = self.engine(&api).and_then(|client| {
-            let closing = client.close_session(&volume, session);
+        let closed = self.engine(api).and_then(|client| {
+            let closing = client.close_session(volume, session);
             self.runtime.block_on(closing).map_err(|e| refusal_of(&e))
         });
         if let Err(e) = closed {
