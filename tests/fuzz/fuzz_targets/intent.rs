@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| understudy_tests::fuzz::intent(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| understudy_fuzz::fuzz::intent(bytes));

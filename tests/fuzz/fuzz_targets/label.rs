@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| understudy_tests::fuzz::label(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| understudy_fuzz::fuzz::label(bytes));

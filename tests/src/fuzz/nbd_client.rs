@@ -31,7 +31,7 @@ const LENGTH_MAX: u32 = 256 << 10;
 /// What a buffer held before: must never be seen in a read that ended well.
 const BEFORE: u8 = 0xa5;
 /// The least that a server may take at once; an operation is at most so many requests and two more.
-const PIECE: u64 = 64 << 10;
+const PIECE: u64 = 4096;
 
 /// Says its bytes in pieces, whatever it hears.
 struct Raw {

@@ -93,6 +93,7 @@ impl Peer {
                 reply::ERR_SHUTDOWN,
                 input.u32(),
             ];
+            self.honest = false;
             let kind = kinds[usize::from(how & 7)];
             self.serving = kind == reply::ACK && code == option::GO;
             let code = if how & 0x40 == 0 { code } else { input.u32() };

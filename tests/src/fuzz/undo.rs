@@ -93,7 +93,7 @@ fn held(log: &UndoLog<Watched>) -> Held {
         for range in log.ranges(VolumeIndex(volume)) {
             for (piece, _) in log.pieces(VolumeIndex(volume), range) {
                 // A claim of zeroes can be as long as a volume.
-                let piece = ByteRange::new(piece.start, piece.end.min(piece.start + (1 << 20)));
+                let piece = ByteRange::new(piece.start, piece.end.min(piece.start + (64 << 10)));
                 let (buf, result) =
                     now(log.read(VolumeIndex(volume), piece, Buf::new(usize_of(piece.len()))));
                 result.unwrap();
