@@ -8,6 +8,7 @@
 //!                    tools            trace     the format, its parser, its generator
 //!   API server, kubelets ───────────── cluster   Kubernetes on one machine: a bench, and whole
 //!   simulator ──────────────────────── model     the filter against a plain model, in one process
+//!   any bytes ───────────────────────── fuzz      every decoder, by cargo-fuzz or shortly in t1_fuzz
 //!                                     layers    who may import what, checked
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod e2e;
+pub mod fuzz;
 pub mod harness;
 pub mod layers;
 pub mod ledger;

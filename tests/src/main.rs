@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, e2e, model, qemu, replay, trace};
+use understudy_tests::{bench, demo, e2e, fuzz, model, qemu, replay, trace};
 
 mod cluster_command;
 mod ledger_command;
@@ -45,6 +45,11 @@ enum Command {
     },
     /// Play random histories of two engines in the simulator, and judge them by a plain model.
     Simulate(Simulate),
+    /// Write the seeds of the fuzz targets' corpora anew: tests/fuzz/corpus, after a format changed.
+    FuzzSeeds {
+        /// The folder of the corpora.
+        folder: PathBuf,
+    },
     /// The suite on a whole cluster; `make e2e` builds what it needs first.
     E2e(e2e::Options),
     /// Kubernetes on this machine, for tests.
@@ -111,6 +116,11 @@ fn main() -> Result<ExitCode> {
                     return Ok(ExitCode::FAILURE);
                 }
             }
+        }
+        Command::FuzzSeeds { folder } => {
+            let count = fuzz::corpus::write(&folder)
+                .with_context(|| format!("cannot write seeds into {}", folder.display()))?;
+            println!("{count} seeds in {}", folder.display());
         }
         Command::E2e(options) => return e2e::run(&options),
         Command::Cluster { command } => return cluster_command::execute(&command),

@@ -29,6 +29,9 @@ const ZERO_AT: usize = 2080;
 const BITS_LEN: usize = 2016;
 const BLOCK_LEN: usize = 4096;
 
+/// The highest counter that is believed: no page is written so often, and the next one must fit too.
+const COUNTER_MAX: u64 = 1 << 62;
+
 /// Bytes of the volume that one page stands for.
 pub(super) const PAGE_SPAN: u64 = u64_of(BITS_LEN) * 8 * CLUSTER;
 
@@ -92,7 +95,9 @@ fn decode(block: &[u8], id: Uuid, page: u64, slot: u64) -> Result<Slot> {
         Ok(()) if !ours => Ok(Slot::Garbage),
         Ok(()) => {
             let counter = u64_at(block, 40);
-            let in_place = u64_at(block, 32) == page && counter % 2 == slot && counter > 0;
+            let in_place = u64_at(block, 32) == page
+                && counter % 2 == slot
+                && (1..=COUNTER_MAX).contains(&counter);
             Ok(if in_place { Slot::Whole(counter) } else { Slot::Bad })
         }
         Err(flaw @ super::block::Flaw::TooNew(_)) if ours => {
@@ -103,16 +108,35 @@ fn decode(block: &[u8], id: Uuid, page: u64, slot: u64) -> Result<Slot> {
     }
 }
 
-fn add(block: &[u8], page: u64, sets: &mut Sets) {
+/// Adds what a page says of the volume's clusters. One beyond its end, or in both states, was never
+/// written so: the page is damaged although its checksum is right.
+fn add(block: &[u8], page: u64, volume_len: u64, sets: &mut Sets) -> Result<()> {
     let first = span(page).start;
     for (at, set) in [(DATA_AT, &mut sets.data), (ZERO_AT, &mut sets.zero)] {
         for (byte, bits) in (0u64..).zip(&block[at..at + BITS_LEN]) {
             for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
                 let start = first + (byte * 8 + bit) * CLUSTER;
+                if start >= volume_len {
+                    return Err(damaged(page, "names clusters beyond the end of the volume"));
+                }
                 set.set(ByteRange::new(start, start + CLUSTER));
             }
         }
     }
+    let both = block[DATA_AT..DATA_AT + BITS_LEN].iter().zip(&block[ZERO_AT..]);
+    if both.into_iter().any(|(data, zero)| data & zero != 0) {
+        return Err(damaged(page, "names clusters both as written and as zeroes"));
+    }
+    Ok(())
+}
+
+fn damaged(page: u64, why: &str) -> Error {
+    let text = format!(
+        "map of the active disk: page {page} (volume bytes {}) {why}: \
+         what a consumer wrote there is lost; discard the active disk",
+        span(page)
+    );
+    Error::own(ErrorKind::Corrupt, text)
 }
 
 /// Reads all pages that carry `id`: the sets, and the counter of each page found.
@@ -151,20 +175,13 @@ pub(super) async fn load<D: Disk>(
                     // The first write of a page goes to slot 1: torn, nothing of it was promised.
                     (Slot::Garbage, _) => continue,
                     (Slot::Bad, _) => {
-                        return Err(Error::own(
-                            ErrorKind::Corrupt,
-                            format!(
-                                "map of the active disk: page {page} (volume bytes {}) is damaged in both slots: \
-                                 what a consumer wrote there is lost; discard the active disk",
-                                span(page)
-                            ),
-                        ));
+                        return Err(damaged(page, "is damaged in both slots"));
                     }
                 };
                 // One page may be found twice where parts were rounded out to pairs.
                 if counters.last().is_none_or(|(last, _)| *last < page) {
                     counters.push((page, counter));
-                    add(block, page, &mut sets);
+                    add(block, page, volume_len, &mut sets)?;
                 }
             }
         }

@@ -69,6 +69,11 @@ impl Label {
             )));
         }
         let grown_from = u64_at(block, GROWN_FROM_AT);
+        if grown_from > size {
+            return Err(damaged(&format!(
+                "says that {volume} grew from {grown_from} to {size} bytes"
+            )));
+        }
         Ok(Self { uuid: Uuid(u128_at(block, 16)), volume, size, grown_from })
     }
 
@@ -124,6 +129,13 @@ mod tests {
             bad[at] ^= 1 << (at % 8);
             assert!(Label::decode(&bad).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_volume_that_grew_smaller_is_refused() {
+        let label = Label { grown_from: (1 << 30) + 1, ..label() };
+        let error = Label::decode(&label.encode()).unwrap_err();
+        assert!(error.to_string().contains("grew from"), "{error}");
     }
 
     #[test]

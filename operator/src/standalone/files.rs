@@ -10,8 +10,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
+
+use super::yaml;
 
 /// The largest file that is read, in bytes: a manifest with 64 claims takes a few KiB.
 const FILE_MAX: u64 = 1 << 20;
@@ -26,6 +27,14 @@ pub struct Document {
     pub file: String,
     /// Its content.
     pub value: Value,
+}
+
+impl Document {
+    /// The documents of a file's text, or what is wrong with it.
+    pub fn read(file: &str, text: &str) -> Result<Vec<Self>, String> {
+        let values = yaml::documents(text)?;
+        Ok(values.into_iter().map(|value| Self { file: file.to_owned(), value }).collect())
+    }
 }
 
 /// Something in a file that can't be used.
@@ -83,7 +92,7 @@ impl Files {
                 continue;
             }
             let was = (std::mem::take(&mut seen.problem), seen.documents.clone());
-            match text.as_ref().map_err(Clone::clone).and_then(|text| parse(text)) {
+            match text.as_ref().map_err(Clone::clone).and_then(|text| yaml::documents(text)) {
                 Ok(documents) => seen.documents = documents,
                 Err(problem) => seen.problem = Some(problem),
             }
@@ -123,20 +132,6 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("is larger than {FILE_MAX} bytes: split it"));
     }
     Ok(text)
-}
-
-fn parse(text: &str) -> Result<Vec<Value>, String> {
-    let mut documents = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        // By way of YAML's own value, which refuses a key that is there twice.
-        let value =
-            serde_yaml::Value::deserialize(document).map_err(|e| format!("is no YAML: {e}"))?;
-        let value = serde_json::to_value(value).map_err(|e| format!("is no manifest: {e}"))?;
-        if !value.is_null() {
-            documents.push(value);
-        }
-    }
-    Ok(documents)
 }
 
 #[cfg(test)]

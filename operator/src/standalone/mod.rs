@@ -13,6 +13,7 @@
 pub mod directory;
 pub mod files;
 pub mod manifest;
+pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

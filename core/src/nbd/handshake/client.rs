@@ -12,6 +12,10 @@ use crate::units::VOLUME_MAX;
 /// The most replies we read to one option, and the most exports we list.
 const REPLIES_MAX: usize = 10_000;
 
+/// The least that a server must take at once, in bytes: an operation costs no more memory for its
+/// requests than it is long.
+const MAXIMUM_LEAST: u32 = 4096;
+
 /// What the server agreed to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Negotiated {
@@ -207,6 +211,12 @@ impl Client {
         }
         if !blocks.is_valid() {
             return Err(corrupt(format!("export '{}' with {blocks:?}", self.name)));
+        }
+        if u64::from(blocks.maximum) < size.min(MAXIMUM_LEAST.into()) {
+            return Err(corrupt(format!(
+                "export '{}' takes {} bytes at once, {MAXIMUM_LEAST} are the least",
+                self.name, blocks.maximum
+            )));
         }
         if !size.is_multiple_of(blocks.minimum.into()) {
             return Err(corrupt(format!(

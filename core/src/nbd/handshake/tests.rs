@@ -201,6 +201,7 @@ fn a_server_with_impossible_facts_is_refused() {
         (1000, BlockSizes::of(512), "no multiple"),
         (1024, BlockSizes { minimum: 3, preferred: 4096, maximum: 4096 }, "minimum: 3"),
         (1024, BlockSizes { minimum: 512, preferred: 512, maximum: 0 }, "maximum: 0"),
+        (8192, BlockSizes { minimum: 1, preferred: 4096, maximum: 1 }, "are the least"),
     ] {
         let (mut client, _) = Client::begin("x", greeting);
         client.reply(reply::ERR_UNSUP, b"").unwrap();

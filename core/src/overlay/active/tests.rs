@@ -173,3 +173,33 @@ fn random_writes_over_page_borders_are_found_again_as_a_model_has_them() {
         }
     }
 }
+
+#[test]
+fn a_sealed_page_of_what_cannot_be_is_damage() {
+    let len = 10 * CLUSTER;
+    let sets = |data: ByteRange, zero: ByteRange| {
+        let mut sets = Sets::default();
+        sets.data.set(data);
+        sets.zero.set(zero);
+        sets
+    };
+    let good = sets(clusters(0, 5), clusters(5, 10));
+    for (counter, sets, why) in [
+        (1, good.clone(), ""),
+        (1, sets(clusters(9, 11), clusters(0, 1)), "beyond the end"),
+        (1, sets(clusters(0, 5), clusters(4, 6)), "both as written"),
+        (u64::MAX, good, "both slots"),
+    ] {
+        let map = Memory::new(Active::<Memory>::map_len(len), 0);
+        let page = active_map::encode(Uuid(5), 0, counter, &sets);
+        block_on(map.write(active_map::slot_offset(0, counter), page)).unwrap();
+        let opened = block_on(Active::open(Memory::new(len, 0), map, Uuid(5), len));
+        match opened {
+            Ok(active) => {
+                assert_eq!(why, "");
+                assert_eq!(active.ranges(), [clusters(0, 10)]);
+            }
+            Err(e) => assert!(!why.is_empty() && e.to_string().contains(why), "{e}"),
+        }
+    }
+}

@@ -51,6 +51,9 @@ const STATE_AT: usize = 32;
 const TAIL_AT: usize = SLOT_LEN - 8;
 const ADDRESS_MAX: usize = 1024;
 
+/// The highest counter that is believed: no group writes so often, and the next one must fit too.
+const COUNTER_MAX: u64 = 1 << 62;
+
 /// What a slot turned out to be.
 pub(super) enum Slot {
     /// Whole: its counter and state.
@@ -89,6 +92,10 @@ pub(super) fn decode(bytes: &[u8], number: u16) -> Slot {
     if stored != number {
         return corrupt(&format!("holds slot {stored}: the write of it went to the wrong place"));
     }
+    let counter = u64_at(bytes, 16);
+    if counter > COUNTER_MAX {
+        return corrupt(&format!("is damaged: it counts {counter} writes"));
+    }
     let len = usize_of(u64::from(u32_at(bytes, 24)));
     let Some(state) =
         STATE_AT.checked_add(len).and_then(|end| bytes.get(STATE_AT..end.min(TAIL_AT + 1)))
@@ -97,7 +104,7 @@ pub(super) fn decode(bytes: &[u8], number: u16) -> Slot {
     };
     let mut fields = Fields(state);
     match read(&mut fields, u16_at(bytes, 8)) {
-        Some(state) if fields.0.is_empty() => Slot::Good(u64_at(bytes, 16), Box::new(state)),
+        Some(state) if fields.0.is_empty() => Slot::Good(counter, Box::new(state)),
         _ => corrupt("is damaged: its checksum matches, but it holds no state of a group"),
     }
 }

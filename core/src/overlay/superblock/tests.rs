@@ -260,3 +260,16 @@ fn the_oldest_generation_is_carried_no_longer_unless_a_device_is_bound_to_it() {
     let kept: Vec<u64> = m.carried.iter().map(|g| g.number).collect();
     assert_eq!(kept, [2, 5, 6, 7, 8, 9, 10, 11]);
 }
+
+#[test]
+fn a_counter_that_no_group_reaches_is_damage_and_the_next_write_has_room() {
+    let disk = two();
+    for counter in [u64::MAX, (1 << 62) + 1] {
+        poke(&disk, u64_of(SLOT_LEN), &format::slot(&encode(&state(5)).unwrap(), 1, counter));
+        let (superblock, found) = block_on(Superblock::open(disk.clone())).unwrap();
+        assert_eq!(found, state(1));
+        assert!(superblock.flaw().unwrap().contains("it counts"));
+        block_on(superblock.write(&state(6))).unwrap();
+        assert_eq!(opened(&disk), state(6));
+    }
+}
