@@ -264,7 +264,9 @@ impl Disk for File {
         let me = self.clone();
         Either::Right(async move {
             let (op, result) = wait.await;
-            let result = result.map(drop).map_err(|e| me.error("read", range, e));
+            // A flush that failed meanwhile may have made the kernel drop what was written.
+            let checked = me.0.flushes.check(|| format!("read {range} of {}", me.0.path.display()));
+            let result = result.map(drop).map_err(|e| me.error("read", range, e)).and(checked);
             let Op::Read { buf, .. } = op else { return (Buf::new(0), result) };
             (buf, result)
         })
@@ -323,6 +325,7 @@ impl Disk for File {
         async move {
             checked?;
             let found = found.await.map_err(|e| me.error("allocation of", range, e))?;
+            me.check("allocation of", range)?;
             let mut at = range.start;
             let parts = found.into_iter().map(|(end, allocated)| {
                 let part = ByteRange::new(at, end);
