@@ -16,6 +16,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures::future::Either;
+use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::fill::Fill;
@@ -312,6 +313,17 @@ impl Disk for File {
     fn flush(&self) -> impl Future<Output = Result<()>> + 'static {
         let path = self.0.path.clone();
         self.0.flushes.flush(self.reactor(), &self.0.fd, move || path.display().to_string())
+    }
+
+    fn forget_cached(&self) -> impl Future<Output = ()> + 'static {
+        let (fd, direct, env) = (self.0.fd.shared(), self.0.direct, self.0.env.clone());
+        async move {
+            if !direct {
+                // Where the kernel does not know such advice, its memory is the medium.
+                let forget = move || rustix::fs::fadvise(&*fd, 0, None, Advice::DontNeed).ok();
+                let _ = env.blocking(forget).await;
+            }
+        }
     }
 
     fn allocation(

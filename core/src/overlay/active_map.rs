@@ -18,7 +18,7 @@
 
 use super::bitmap::Bitmap;
 use super::block::{BLOCK, put, seal, u64_at, u128_at, verify};
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, Uuid, u64_of, usize_of};
 
@@ -132,7 +132,7 @@ pub(super) async fn load<D: Disk>(
             format!("map of the active disk: the file has {} bytes and needs {end}", map.len());
         return Err(Error::own(ErrorKind::Corrupt, why));
     }
-    map.flush().await?;
+    settle(map).await?;
     for (part, allocated) in map.allocation(ByteRange::new(0, end)).await? {
         if !allocated {
             continue;

@@ -28,7 +28,7 @@ use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, join_all};
 
 use self::format::{Bits, Layout};
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::Data;
 use crate::units::{ByteOffset, ByteRange, VolumeIndex, u64_of};
 
@@ -132,7 +132,7 @@ impl<D: Disk> IntentLog<D> {
     pub async fn open(disk: D, lens: &[u64]) -> Result<Self> {
         let layout = Layout::new(lens);
         layout.check(disk.len())?;
-        disk.flush().await.map_err(named)?;
+        settle(&disk).await.map_err(named)?;
         let (wanted, bad) = format::load(&disk, &layout).await?;
         let stored = wanted.clone();
         let damaged = !bad.is_empty();

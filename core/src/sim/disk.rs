@@ -227,6 +227,13 @@ impl Disk for SimDisk {
         answer(receiver)
     }
 
+    fn forget_cached(&self) -> impl Future<Output = ()> + 'static {
+        if !self.0.host.is_dead() {
+            self.0.file.forget_cached();
+        }
+        std::future::ready(())
+    }
+
     fn allocation(
         &self,
         range: ByteRange,

@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use self::format::{SLOT_LEN, Slot, decode, encode};
 use super::range_lock::RangeLock;
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::Buf;
 use crate::units::{ByteOffset, ByteRange, u64_of};
 
@@ -86,7 +86,7 @@ impl<D: Disk> Superblock<D> {
     /// The disk is flushed first: what a killed process left in flight is durable, or not there.
     pub async fn open(disk: D) -> Result<(Self, GroupState)> {
         check_len(&disk)?;
-        disk.flush().await.map_err(|e| e.context("group superblock"))?;
+        settle(&disk).await.map_err(|e| e.context("group superblock"))?;
         let mut slots = Vec::new();
         for number in 0..2 {
             let (bytes, result) = disk.read(slot_offset(number), Buf::new(SLOT_LEN)).await;

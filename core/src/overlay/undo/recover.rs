@@ -16,7 +16,7 @@
 use super::format::{self, Entry, Head};
 use super::map::Map;
 use super::{Place, UndoLog};
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::overlay::block::BLOCK;
 use crate::runtime::Buf;
 use crate::units::{ByteOffset, Epoch, Uuid, u64_of, usize_of};
@@ -25,7 +25,7 @@ use crate::units::{ByteOffset, Epoch, Uuid, u64_of, usize_of};
 const STEP: u64 = 1 << 20;
 
 pub(super) async fn recover<D: Disk>(disk: D, freed: Epoch) -> Result<Option<UndoLog<D>>> {
-    disk.flush().await.map_err(|e| e.context("undo log"))?;
+    settle(&disk).await.map_err(|e| e.context("undo log"))?;
     let mut map = Map::default();
     let mut last: Option<Head> = None;
     let mut idle = false;
