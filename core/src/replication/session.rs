@@ -258,7 +258,9 @@ async fn lacks_all<H: Host>(
             }
         }
     }
-    Ok(())
+    // Nor are they in the intent log: the peer's first record must hold nothing that a power cut here
+    // could still take away.
+    p.flush_all().await.map_err(|e| LinkError::Own(format!("flush: {e}")))
 }
 
 fn spawn_heartbeat<H: Host>(p: &Rc<Primary<H>>, window: &Window) -> Task {
