@@ -282,5 +282,6 @@ impl<H: Host> Secondary<H> {
         if let Some(cut) = self.cut_session.borrow_mut().take() {
             cut();
         }
+        self.staging.signal.notify();
     }
 }

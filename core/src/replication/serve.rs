@@ -220,7 +220,10 @@ async fn receive<H: Host>(
             if let Some((v, r)) = item.place() {
                 s.check_place(v, r).map_err(|e| LinkError::Own(e.to_string()))?;
             }
-            s.staging.push(Staged::new(sequence, item, None)).await;
+            // Behind its end a session stages nothing, or it would stand behind the next one's hello.
+            if !s.staging.push(Staged::new(sequence, item, None), || window.is_closed()).await {
+                return Err(LinkError::Own("the session is over".into()));
+            }
             s.received.set(sequence);
         } else {
             // Nothing in it to apply: on an idle link both counts stay level with what was sent.
