@@ -32,6 +32,7 @@ pub use memory::Memory;
 
 use std::future::Future;
 
+use crate::bug::{Bug, bug};
 use crate::runtime::{Buf, Data, Env};
 use crate::units::{ByteOffset, ByteRange};
 
@@ -104,8 +105,13 @@ pub trait Disk: Clone + 'static {
 /// After this what an opened disk reads counts as durable: a process that was killed may have
 /// written some of it and not synced it, or in vain.
 pub(crate) async fn settle<D: Disk>(disk: &D) -> Result<()> {
+    if bug(Bug::OpenedUnsynced) {
+        return Ok(());
+    }
     disk.flush().await?;
-    disk.forget_cached().await;
+    if !bug(Bug::PoisonForgotten) {
+        disk.forget_cached().await;
+    }
     Ok(())
 }
 
@@ -160,4 +166,10 @@ pub trait Host: Env {
     type Disk: Disk;
     /// The directories they lie in.
     type Dir: Dir<Disk = Self::Disk>;
+
+    /// The most regions of an intent log that stay marked only for speed. The simulator keeps few:
+    /// its volumes are small, and a mark that is never cleared is never cleared wrongly.
+    fn intent_hot(&self) -> usize {
+        usize::MAX
+    }
 }

@@ -18,6 +18,7 @@
 
 use super::bitmap::Bitmap;
 use super::block::{BLOCK, put, seal, u64_at, u128_at, verify};
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, Uuid, u64_of, usize_of};
@@ -87,7 +88,7 @@ enum Slot {
 }
 
 fn decode(block: &[u8], id: Uuid, page: u64, slot: u64) -> Result<Slot> {
-    let ours = u128_at(block, 16) == id.0;
+    let ours = u128_at(block, 16) == id.0 || bug(Bug::StaleActiveValid);
     match verify(block, MAGIC, VERSION) {
         Ok(()) if !ours => Ok(Slot::Garbage),
         Ok(()) => {

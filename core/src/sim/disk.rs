@@ -176,7 +176,11 @@ impl Disk for SimDisk {
                         }
                     };
                     let world = self.0.host.world();
-                    world.act_after(world.next_disk_delay(), self.0.host.tag(), Box::new(action));
+                    world.act_after(
+                        self.0.host.file_delay(&self.0.file),
+                        self.0.host.tag(),
+                        Box::new(action),
+                    );
                 }
             }
         }
@@ -279,6 +283,10 @@ impl SimDisk {
             }
         };
         let world = self.0.host.world();
-        world.act_after(world.next_disk_delay() * 2, self.0.host.tag(), Box::new(action));
+        world.act_after(
+            self.0.host.file_delay(&self.0.file) * 2,
+            self.0.host.tag(),
+            Box::new(action),
+        );
     }
 }

@@ -24,6 +24,7 @@ use std::rc::Rc;
 
 use self::format::{SLOT_LEN, Slot, decode, encode};
 use super::range_lock::RangeLock;
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::Buf;
 use crate::units::{ByteOffset, ByteRange, u64_of};
@@ -147,7 +148,8 @@ impl<D: Disk> Superblock<D> {
                     "group superblock: an earlier write failed, so what is stored is unknown; open the group again",
                 ));
             }
-            let slot = 1 - inner.slot.get();
+            let other = u16::from(!bug(Bug::SlotOverwritten));
+            let slot = inner.slot.get() ^ other;
             let counter = inner.counter.get() + 1;
             let bytes = format::slot(&payload, slot, counter);
             let named = |e: Error| e.context("group superblock");
