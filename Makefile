@@ -4,10 +4,11 @@ CARGO ?= cargo
 SIZE ?= 8
 SEED ?= 1
 HISTORIES ?= 1000
+MIX ?= storm
 RUNS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e replay trace simulate bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e replay trace simulate bugs bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -62,7 +63,11 @@ trace: ## The same TRACE= and SIZE= on a pair of real QEMU processes
 
 simulate: ## Play HISTORIES=n random histories with faults from SEED=n on, in the simulator
 	@$(CARGO) build --locked --quiet --package understudy-tests
-	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES)
+	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES) --mix $(MIX)
+
+bugs: ## How many histories find each deliberate bug, at most HISTORIES=n from SEED=n on
+	@$(CARGO) build --locked --quiet --package understudy-tests
+	@target/debug/understudy-tests simulate --bugs --seed $(SEED) --histories $(HISTORIES)
 
 bench: ## Against a real QEMU pair, qemu-nbd and nbdkit, interleaved in one run
 	$(CARGO) build --locked --release --workspace --bins
