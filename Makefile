@@ -4,11 +4,12 @@ CARGO ?= cargo
 SIZE ?= 8
 SEED ?= 1
 HISTORIES ?= 1000
+MIX ?= storm
 RUNS ?= 1
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds replay trace simulate fuzz bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds replay trace simulate bugs fuzz bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -71,7 +72,11 @@ trace: ## The same TRACE= and SIZE= on a pair of real QEMU processes
 
 simulate: ## Play HISTORIES=n random histories with faults from SEED=n on, in the simulator
 	@$(CARGO) build --locked --quiet --package understudy-tests
-	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES)
+	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES) --mix $(MIX)
+
+bugs: ## How many histories find each deliberate bug, at most HISTORIES=n from SEED=n on
+	@$(CARGO) build --locked --quiet --package understudy-tests
+	@target/debug/understudy-tests simulate --bugs --seed $(SEED) --histories $(HISTORIES)
 
 fuzz: ## Fuzz TARGET=name, or every decoder, for SECONDS=n each, with libFuzzer
 	@scripts/fuzz.sh $(SECONDS) $(TARGET)

@@ -25,6 +25,7 @@
 //! generic over [`disk::Host`], so that the simulator (`sim`) runs the very same code.
 
 pub mod attach;
+pub mod bug;
 pub mod disk;
 pub mod engine;
 pub mod link;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, e2e, fuzz, model, qemu, replay, trace};
+use understudy_tests::{bench, demo, e2e, fuzz, qemu, replay, trace};
 
 mod cluster_command;
 mod ledger_command;
+mod simulate_command;
 
 /// Replays traces and keeps ledgers, on engines and on real QEMU processes.
 #[derive(Debug, Parser)]
@@ -44,7 +45,7 @@ enum Command {
         no_failover: bool,
     },
     /// Play random histories of two engines in the simulator, and judge them by a plain model.
-    Simulate(Simulate),
+    Simulate(simulate_command::Options),
     /// Write the seeds of the fuzz targets' corpora anew: tests/fuzz/corpus, after a format changed.
     FuzzSeeds {
         /// The folder of the corpora.
@@ -62,19 +63,6 @@ enum Command {
         #[command(subcommand)]
         command: ledger_command::Command,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Simulate {
-    /// The seed of the first history; the others follow.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many histories.
-    #[arg(long, default_value_t = 1000)]
-    histories: u64,
-    /// Without faults: the property test.
-    #[arg(long)]
-    calm: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,16 +95,7 @@ fn main() -> Result<ExitCode> {
             let options = trace::GenerateOptions { seed, operations: ops, size, failover };
             print!("{}", trace::generate(&options));
         }
-        Command::Simulate(Simulate { seed, histories, calm }) => {
-            let mix = if calm { model::Mix::Calm } else { model::Mix::Faults };
-            match model::judge(mix, seed, histories) {
-                Ok(total) => println!("{total}"),
-                Err(text) => {
-                    eprintln!("{text}");
-                    return Ok(ExitCode::FAILURE);
-                }
-            }
-        }
+        Command::Simulate(options) => return simulate_command::execute(&options),
         Command::FuzzSeeds { folder } => {
             let count = fuzz::corpus::write(&folder)
                 .with_context(|| format!("cannot write seeds into {}", folder.display()))?;

@@ -188,6 +188,28 @@ fn what_the_guide_to_recovery_says_is_shown_by_tests_that_exist() {
 }
 
 #[test]
+fn what_people_run_is_built_without_deliberate_bugs() {
+    // They need the simulator's feature and debug assertions; understudyd refuses them in release.
+    let images = read(&workspace().join("images/Dockerfile"));
+    let builds: Vec<&str> = images.lines().filter(|line| line.contains("cargo build")).collect();
+    assert!(!builds.is_empty(), "images/Dockerfile builds nothing");
+    for build in builds {
+        assert!(
+            build.contains("--release") && build.contains("--exclude understudy-tests"),
+            "{build}"
+        );
+    }
+    let manifest = read(&workspace().join("Cargo.toml"));
+    assert!(!manifest.contains("debug-assertions"), "release builds keep debug assertions off");
+    let core = read(&workspace().join("core/Cargo.toml"));
+    assert!(!core.contains("default = "), "core has no feature that is on by itself");
+    let daemon = read(&workspace().join("core/src/bin/understudyd.rs"));
+    assert!(
+        daemon.contains("assert!(cfg!(debug_assertions) || !understudy_core::bug::IS_POSSIBLE)")
+    );
+}
+
+#[test]
 fn the_checks_of_this_file_can_fail() {
     assert_eq!(
         cited("scenario `no-such` and `a_test_that_is_cited_here`, `short_one`"),

@@ -2,7 +2,7 @@
 //!
 //! `UNDERSTUDY_SEED=n` plays one history, `UNDERSTUDY_CASES=n` so many.
 
-use understudy_tests::model::{Mix, Plan, judge, play};
+use understudy_tests::model::{Case, Mix, judge};
 
 /// Histories that once found a defect of the filter.
 const FOUND: [(Mix, u64); 9] = [
@@ -27,7 +27,7 @@ const FOUND: [(Mix, u64); 9] = [
 ];
 
 fn run(mix: Mix, count: u64) {
-    match judge(mix, 1, count) {
+    match judge(&Case::new(mix, 1), count) {
         Ok(total) => println!("{total}"),
         Err(text) => panic!("{text}"),
     }
@@ -44,9 +44,19 @@ fn histories_with_faults_lose_no_checkpoint() {
 }
 
 #[test]
+fn storms_lose_no_checkpoint() {
+    run(Mix::Storm, 300);
+}
+
+#[test]
+fn the_primarys_power_may_fail_about_any_checkpoint() {
+    run(Mix::Sweep, 100);
+}
+
+#[test]
 fn histories_that_once_found_a_defect_find_none() {
     for (mix, seed) in FOUND {
-        let result = play(seed, &Plan::draw(seed, mix), mix);
+        let result = Case::new(mix, seed).play();
         assert!(result.is_ok(), "{mix:?} seed {seed}: {result:?}");
     }
 }

@@ -6,6 +6,9 @@ use clap::Parser;
 use understudy_core::engine::config::{Command, Config, Flags, Log};
 use understudy_core::engine::{daemon, health, supervise, telemetry};
 
+// Nothing that people run has the switch of deliberate bugs in it.
+const _: () = assert!(cfg!(debug_assertions) || !understudy_core::bug::IS_POSSIBLE);
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,

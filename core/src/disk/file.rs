@@ -16,6 +16,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures::future::Either;
+use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::fill::Fill;
@@ -264,7 +265,9 @@ impl Disk for File {
         let me = self.clone();
         Either::Right(async move {
             let (op, result) = wait.await;
-            let result = result.map(drop).map_err(|e| me.error("read", range, e));
+            // A flush that failed meanwhile may have made the kernel drop what was written.
+            let checked = me.0.flushes.check(|| format!("read {range} of {}", me.0.path.display()));
+            let result = result.map(drop).map_err(|e| me.error("read", range, e)).and(checked);
             let Op::Read { buf, .. } = op else { return (Buf::new(0), result) };
             (buf, result)
         })
@@ -312,6 +315,17 @@ impl Disk for File {
         self.0.flushes.flush(self.reactor(), &self.0.fd, move || path.display().to_string())
     }
 
+    fn forget_cached(&self) -> impl Future<Output = ()> + 'static {
+        let (fd, direct, env) = (self.0.fd.shared(), self.0.direct, self.0.env.clone());
+        async move {
+            if !direct {
+                // Where the kernel does not know such advice, its memory is the medium.
+                let forget = move || rustix::fs::fadvise(&*fd, 0, None, Advice::DontNeed).ok();
+                let _ = env.blocking(forget).await;
+            }
+        }
+    }
+
     fn allocation(
         &self,
         range: ByteRange,
@@ -323,6 +337,7 @@ impl Disk for File {
         async move {
             checked?;
             let found = found.await.map_err(|e| me.error("allocation of", range, e))?;
+            me.check("allocation of", range)?;
             let mut at = range.start;
             let parts = found.into_iter().map(|(end, allocated)| {
                 let part = ByteRange::new(at, end);

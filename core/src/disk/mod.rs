@@ -32,6 +32,7 @@ pub use memory::Memory;
 
 use std::future::Future;
 
+use crate::bug::{Bug, bug};
 use crate::runtime::{Buf, Data, Env};
 use crate::units::{ByteOffset, ByteRange};
 
@@ -87,12 +88,31 @@ pub trait Disk: Clone + 'static {
         std::future::ready(Ok(vec![(range, true)]))
     }
 
+    /// Lets later reads come from the medium where they would come from memory. After a flush that
+    /// failed, memory may hold what the medium never got, and no later flush says so.
+    fn forget_cached(&self) -> impl Future<Output = ()> + 'static {
+        std::future::ready(())
+    }
+
     /// Makes `range` read as zeroes and gives its space back where that is possible.
     ///
     /// A discard always reads as zeroes afterwards, on both sides alike.
     fn discard(&self, range: ByteRange) -> impl Future<Output = Result<()>> + 'static {
         self.write_zeroes(range, true)
     }
+}
+
+/// After this what an opened disk reads counts as durable: a process that was killed may have
+/// written some of it and not synced it, or in vain.
+pub(crate) async fn settle<D: Disk>(disk: &D) -> Result<()> {
+    if bug(Bug::OpenedUnsynced) {
+        return Ok(());
+    }
+    disk.flush().await?;
+    if !bug(Bug::PoisonForgotten) {
+        disk.forget_cached().await;
+    }
+    Ok(())
 }
 
 /// How a new file gets its space.
@@ -146,4 +166,10 @@ pub trait Host: Env {
     type Disk: Disk;
     /// The directories they lie in.
     type Dir: Dir<Disk = Self::Disk>;
+
+    /// The most regions of an intent log that stay marked only for speed. The simulator keeps few:
+    /// its volumes are small, and a mark that is never cleared is never cleared wrongly.
+    fn intent_hot(&self) -> usize {
+        usize::MAX
+    }
 }

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use super::active_map::{self, PAGE_SPAN, Sets};
 use super::range_lock::RangeLock;
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, ClusterIndex, Uuid, u64_of};
 
@@ -80,7 +80,7 @@ impl<D: Disk> Active<D> {
 
     /// Finds what was flushed under this id.
     pub async fn open(data: D, map: D, id: Uuid, len: u64) -> Result<Self> {
-        data.flush().await.map_err(|e| e.context("active disk"))?;
+        settle(&data).await.map_err(|e| e.context("active disk"))?;
         let (sets, counters) = active_map::load(&map, id, len).await?;
         Ok(Self::with(data, map, id, len, sets, counters.into_iter().collect()))
     }

@@ -18,7 +18,8 @@
 
 use super::bitmap::Bitmap;
 use super::block::{BLOCK, put, seal, u64_at, u128_at, verify};
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::bug::{Bug, bug};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, Uuid, u64_of, usize_of};
 
@@ -90,7 +91,7 @@ enum Slot {
 }
 
 fn decode(block: &[u8], id: Uuid, page: u64, slot: u64) -> Result<Slot> {
-    let ours = u128_at(block, 16) == id.0;
+    let ours = u128_at(block, 16) == id.0 || bug(Bug::StaleActiveValid);
     match verify(block, MAGIC, VERSION) {
         Ok(()) if !ours => Ok(Slot::Garbage),
         Ok(()) => {
@@ -156,7 +157,7 @@ pub(super) async fn load<D: Disk>(
             format!("map of the active disk: the file has {} bytes and needs {end}", map.len());
         return Err(Error::own(ErrorKind::Corrupt, why));
     }
-    map.flush().await?;
+    settle(map).await?;
     for (part, allocated) in map.allocation(ByteRange::new(0, end)).await? {
         if !allocated {
             continue;

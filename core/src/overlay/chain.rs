@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use super::active::Active;
 use super::undo::UndoLog;
+use crate::bug::{Bug, bug};
 use crate::disk::Disk;
 use crate::units::{Epoch, VolumeIndex};
 
@@ -44,6 +45,16 @@ impl<D: Disk> Drop for Node<D> {
             // Its own drop then finds nothing behind it.
             next = std::mem::take(&mut node.next);
         }
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// No current point needs it any more.
+    fn close(&self) {
+        if bug(Bug::LogFreedUnderRead) {
+            return freed(true, &self.on_free, &self.log);
+        }
+        self.closed.set(true);
     }
 }
 
@@ -146,10 +157,11 @@ impl<D: Disk> Chain<D> {
     pub fn complete(&self, n: Epoch, actives: Vec<Active<D>>) {
         let old = self.point();
         let mut first = old.0.first.clone();
-        loop {
+        let most = if bug(Bug::ThirdLogLeft) { 2 } else { usize::MAX };
+        for _ in 0..most {
             let next = match first.get() {
                 Some(node) if node.log.epoch() <= n => {
-                    node.closed.set(true);
+                    node.close();
                     node.next.clone()
                 }
                 _ => break,

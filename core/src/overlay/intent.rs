@@ -28,7 +28,7 @@ use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, join_all};
 
 use self::format::{Bits, Layout};
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::Data;
 use crate::units::{ByteOffset, ByteRange, VolumeIndex, u64_of};
 
@@ -53,6 +53,8 @@ struct Inner<D> {
     dirty: BTreeSet<u64>,
     /// When regions were marked last, by a counter of marks.
     recent: BTreeMap<u64, u64>,
+    /// How many of these a sweep leaves alone.
+    hot: usize,
     clock: u64,
     /// The regions of marks that have not returned yet.
     pending: BTreeMap<u64, Vec<Range<u64>>>,
@@ -109,6 +111,7 @@ impl<D: Disk> IntentLog<D> {
             stored,
             dirty,
             recent: BTreeMap::new(),
+            hot: INTENT_HOT,
             clock: 0,
             pending: BTreeMap::new(),
             next_pending: 0,
@@ -132,7 +135,7 @@ impl<D: Disk> IntentLog<D> {
     pub async fn open(disk: D, lens: &[u64]) -> Result<Self> {
         let layout = Layout::new(lens);
         layout.check(disk.len())?;
-        disk.flush().await.map_err(named)?;
+        settle(&disk).await.map_err(named)?;
         let (wanted, bad) = format::load(&disk, &layout).await?;
         let stored = wanted.clone();
         let damaged = !bad.is_empty();
@@ -240,6 +243,11 @@ impl<D: Disk> IntentLog<D> {
             .collect()
     }
 
+    /// Lets a sweep leave alone at most so many regions, and never more than [`INTENT_HOT`].
+    pub fn limit_hot(&self, hot: usize) {
+        self.0.borrow_mut().hot = hot.min(INTENT_HOT);
+    }
+
     /// Drops the marks of regions for which `keep` is false, save the [`INTENT_HOT`] marked last and
     /// those of marks that have not returned yet. In memory; the disk follows with the next commit.
     /// `keep` must not call this log.
@@ -247,8 +255,11 @@ impl<D: Disk> IntentLog<D> {
         let inner = &mut *self.0.borrow_mut();
         let hot_since = {
             let mut times: Vec<u64> = inner.recent.values().copied().collect();
-            let cold = times.len().saturating_sub(INTENT_HOT);
-            if cold == 0 { 0 } else { *times.select_nth_unstable(cold).1 }
+            match times.len().saturating_sub(inner.hot) {
+                0 => 0,
+                cold if cold == times.len() => u64::MAX,
+                cold => *times.select_nth_unstable(cold).1,
+            }
         };
         let pending: Vec<Range<u64>> = inner.pending.values().flatten().cloned().collect();
         for (volume, regions) in inner.layout.volumes() {

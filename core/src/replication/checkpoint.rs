@@ -14,6 +14,7 @@ use futures::future::{Either, select};
 
 use super::peer::Peer;
 use super::primary::Primary;
+use crate::bug::{Bug, bug};
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::link::frame::Body;
 use crate::runtime::{Mono, timeout};
@@ -75,9 +76,10 @@ pub(crate) async fn cut<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
     let next = p.highest_epoch(peer).next();
     let last = peer.last.get();
     // Durable before the peer hears of it, so that no restart of ours uses the number again.
+    let durable = if bug(Bug::EpochUsedTwice) { next.previous() } else { next };
     p.store
         .update(|s| {
-            s.epoch = s.epoch.max(next);
+            s.epoch = s.epoch.max(durable);
             s.record = s.record.max(last.epoch);
             (s.record_cut, s.record_done, s.record_bytes) = (last.cut, last.done, last.bytes);
         })
@@ -96,7 +98,9 @@ pub(crate) async fn cut<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
 
 /// Our half of a checkpoint: everything of its epochs is on our disks, durably.
 async fn finish<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>, closed: Epoch) {
-    peer.leg.locally_done(closed).await;
+    if !bug(Bug::FlushWithoutWaiting) {
+        peer.leg.locally_done(closed).await;
+    }
     match p.flush_all().await {
         Ok(()) => {
             if let Some(done) = peer.leg.advance(None, Some(closed)) {

@@ -247,6 +247,7 @@ impl<H: Host> Group<H> {
             let file = self.0.dir.create(&name, len, Space::Written).await?;
             IntentLog::create(file, &lens).await?
         };
+        log.limit_hot(self.0.host.intent_hot());
         let log = Rc::new(log);
         *self.0.intent.borrow_mut() = Some(log.clone());
         Ok(log)

@@ -38,7 +38,7 @@ impl<H: Host> Secondary<H> {
             };
             let (done, wait) = futures::channel::oneshot::channel();
             let sequence = self.next_sequence();
-            self.staging.push(Staged::new(sequence, item, Some(done))).await;
+            self.staging.push(Staged::new(sequence, item, Some(done)), || false).await;
             waits.push(wait);
         }
         for wait in waits {
@@ -55,7 +55,8 @@ pub(crate) async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<E
     let next = s.open_epoch.get().next();
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
-    s.staging.push(Staged::new(sequence, Item::BeginEpoch(next, s.host.wall()), Some(done))).await;
+    let begin = Staged::new(sequence, Item::BeginEpoch(next, s.host.wall()), Some(done));
+    s.staging.push(begin, || false).await;
     wait.await.map_err(|_| {
         Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")
     })??;

@@ -18,6 +18,7 @@ use super::leg::{Completed, Ticket};
 use super::local::Local;
 use super::peer::{InPath, Peer};
 use super::store::Store;
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::{Body, ZEROES_MAX};
 use crate::overlay::{Mode, Policy, RangeGuard, RangeLock};
@@ -189,7 +190,9 @@ impl<H: Host> Primary<H> {
         let ticket = self.forward(&peer, v, range, &payload).await?;
         let local = Self::write_local(&volume.local, range, payload).await;
         if let Err(e) = local {
-            peer.leg.mark_missing(v, range);
+            if !bug(Bug::FailedWriteNotMarked) {
+                peer.leg.mark_missing(v, range);
+            }
             peer.note(format!("local write {range} of volume {}: {e:?}", v.0));
             return Err(e);
         }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use futures::future::join_all;
 
 use super::secondary::Secondary;
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::Body;
 use crate::overlay::{ActiveId, Bitmap, Role, Stage, UndoLog};
@@ -61,9 +62,11 @@ pub(crate) async fn begin_epoch<H: Host>(
     let closed = next.previous();
     let bytes = s.epoch_bytes.replace(0);
     s.open_epoch.set(next);
-    *s.claimed.borrow_mut() = vec![Bitmap::new(); s.volumes.len()];
-    s.saving.set(true);
-    *s.log.borrow_mut() = None;
+    s.saving.set(s.saving.get() || !bug(Bug::FreshSavesNothing));
+    if !bug(Bug::BatchOverTwoEpochs) {
+        *s.claimed.borrow_mut() = vec![Bitmap::new(); s.volumes.len()];
+        *s.log.borrow_mut() = None;
+    }
     s.recording.set(true);
     let s2 = s.clone();
     let task = s.host.spawn("record", async move {
@@ -88,7 +91,9 @@ pub(crate) async fn begin_epoch<H: Host>(
 
 /// Writes record `closed`: from here on every failover lands on it or on a newer one.
 async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: u64) -> Result<()> {
-    flush_disks(s).await?;
+    if !bug(Bug::RecordBeforeFlush) {
+        flush_disks(s).await?;
+    }
     if s.is_over() {
         return Err(Error::own(ErrorKind::Io, "the session or the role ended before its record"));
     }

@@ -7,7 +7,7 @@
 //!            active-map-0, -1 checkpoint's or free
 //! ```
 
-use crate::disk::{Dir, Disk, Error, ErrorKind, Host, Result, Space};
+use crate::disk::{Dir, Disk, Error, ErrorKind, Host, Result, Space, settle};
 use crate::overlay::{Active, LABEL_LEN, Label};
 use crate::units::{CLUSTER, SECTOR, Uuid, VOLUME_MAX, VolumeId};
 
@@ -47,7 +47,7 @@ impl<H: Host> Replica<H> {
         let missing =
             |what: &str| Error::own(ErrorKind::Corrupt, format!("the replica has no {what} file"));
         let file = dir.open("label").await?.ok_or_else(|| missing("label"))?;
-        file.flush().await?;
+        settle(&file).await?;
         let label = Label::read(&file).await?;
         let mut disk = dir.open("disk").await?.ok_or_else(|| missing("disk"))?;
         let wanted = label.size.next_multiple_of(CLUSTER);
@@ -67,7 +67,7 @@ impl<H: Host> Replica<H> {
                 ),
             ));
         }
-        disk.flush().await?;
+        settle(&disk).await?;
         Ok(Self { label, disk, dir })
     }
 

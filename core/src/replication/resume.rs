@@ -161,7 +161,7 @@ impl<H: Host> Group<H> {
             log: RefCell::default(),
             saving: Cell::new(record != Epoch::NONE),
             open_epoch: Cell::new(open),
-            staging: super::staging::Staging::default(),
+            staging: super::staging::Staging::new(self.state().policy.window),
             progress: RefCell::default(),
             applied: Cell::default(),
             batches: Cell::default(),

@@ -18,6 +18,7 @@ use super::group::ActiveFiles;
 use super::logs::LogFiles;
 use super::staging::{Staging, Taken};
 use super::store::Store;
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
 use crate::runtime::{Signal, Task};
@@ -135,9 +136,9 @@ impl<H: Host> Secondary<H> {
     /// Ends when nothing of the last session is under way any more.
     pub(crate) async fn quiet(&self) {
         let calm = || {
-            self.staging.is_empty()
-                && self.batches.get() == 0
-                && !self.recording.get()
+            let applied = self.staging.is_empty() && self.batches.get() == 0;
+            (applied || bug(Bug::OldFrameLate))
+                && (!self.recording.get() || bug(Bug::HelloDuringRecord))
                 && !self.taking_over.get()
         };
         while !calm() {
@@ -282,5 +283,6 @@ impl<H: Host> Secondary<H> {
         if let Some(cut) = self.cut_session.borrow_mut().take() {
             cut();
         }
+        self.staging.signal.notify();
     }
 }

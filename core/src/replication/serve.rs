@@ -12,6 +12,7 @@ use super::group::Group;
 use super::secondary::Secondary;
 use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello, check_sizes};
 use super::staging::{Item, Staged};
+use crate::bug::{Bug, bug};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
@@ -220,7 +221,11 @@ async fn receive<H: Host>(
             if let Some((v, r)) = item.place() {
                 s.check_place(v, r).map_err(|e| LinkError::Own(e.to_string()))?;
             }
-            s.staging.push(Staged::new(sequence, item, None)).await;
+            // Behind its end a session stages nothing, or it would stand behind the next one's hello.
+            let is_over = || window.is_closed() && !bug(Bug::OldFrameLate);
+            if !s.staging.push(Staged::new(sequence, item, None), is_over).await {
+                return Err(LinkError::Own("the session is over".into()));
+            }
             s.received.set(sequence);
         } else {
             // Nothing in it to apply: on an idle link both counts stay level with what was sent.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::peer::Peer;
 use super::primary::Primary;
+use crate::bug::{Bug, bug};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
@@ -92,7 +93,7 @@ async fn talk<H: Host>(
     let ours = hello(p, peer);
     window.push(Body::Hello(Box::new(ours.clone())), true);
     let mut connection = Connection::new(&p.host, stream);
-    let theirs = match connection.receive(HELLO_LIMIT).await?.1 {
+    let mut theirs = match connection.receive(HELLO_LIMIT).await?.1 {
         Body::Hello(h) => *h,
         Body::Error(t) => return Err(LinkError::Peer(t)),
         other => {
@@ -101,6 +102,9 @@ async fn talk<H: Host>(
             )));
         }
     };
+    if bug(Bug::LostAnswerIsNever) {
+        theirs.record = theirs.record.min(peer.last.get().epoch);
+    }
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
     check_sizes(&ours, &theirs).map_err(LinkError::Own)?;
     check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
@@ -247,7 +251,7 @@ async fn lacks_all<H: Host>(
         drop(volume.lock.lock(crate::units::ByteRange::new(0, u64::MAX)).await);
         let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
         let all = crate::units::ByteRange::new(0, volume.local.len());
-        if !blank {
+        if !blank && !bug(Bug::HolesLeft) {
             peer.leg.mark_missing(v, all);
             continue;
         }
@@ -258,7 +262,12 @@ async fn lacks_all<H: Host>(
             }
         }
     }
-    Ok(())
+    // Nor are they in the intent log: the peer's first record must hold nothing that a power cut here
+    // could still take away.
+    if bug(Bug::FirstRecordUnflushed) {
+        return Ok(());
+    }
+    p.flush_all().await.map_err(|e| LinkError::Own(format!("flush: {e}")))
 }
 
 fn spawn_heartbeat<H: Host>(p: &Rc<Primary<H>>, window: &Window) -> Task {
@@ -316,6 +325,8 @@ async fn receive<H: Host>(
 pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<Epoch>) {
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
+    } else if bug(Bug::IntentBeforeFlush) {
+        peer.sweep_intent();
     }
 }
 

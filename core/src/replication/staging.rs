@@ -9,7 +9,7 @@ use crate::runtime::{Data, Signal, Wall};
 use crate::units::{ByteRange, Epoch, VolumeIndex, u64_of};
 
 /// The most bytes of frames that wait to be applied.
-pub(crate) const STAGING_MAX: u64 = 8 << 20;
+const STAGING_MAX: u64 = 8 << 20;
 
 /// A frame that waits to be applied.
 pub(crate) struct Staged {
@@ -87,8 +87,9 @@ impl Taken {
 }
 
 /// The bounded queue between a session and the apply task.
-#[derive(Default)]
 pub(crate) struct Staging {
+    /// The most bytes.
+    limit: u64,
     queue: RefCell<VecDeque<Staged>>,
     /// Bytes staged and not applied yet.
     bytes: Cell<u64>,
@@ -96,15 +97,28 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Waits for room, then queues.
-    pub(crate) async fn push(&self, staged: Staged) {
+    /// An empty one, of no more bytes than the primary may have under way, and [`STAGING_MAX`].
+    pub(crate) fn new(window: u64) -> Self {
+        Self {
+            limit: window.min(STAGING_MAX),
+            queue: RefCell::default(),
+            bytes: Cell::new(0),
+            signal: Signal::new(),
+        }
+    }
+
+    /// Waits for room, then queues; `false`, and nothing is queued, once `is_over` says so.
+    pub(crate) async fn push(&self, staged: Staged, is_over: impl Fn() -> bool) -> bool {
         let bytes = staged.bytes;
-        self.signal
-            .wait_until(|| self.bytes.get() == 0 || self.bytes.get() + bytes <= STAGING_MAX)
-            .await;
+        let has_room = || self.bytes.get() == 0 || self.bytes.get() + bytes <= self.limit;
+        self.signal.wait_until(|| is_over() || has_room()).await;
+        if is_over() {
+            return false;
+        }
         self.bytes.set(self.bytes.get() + bytes);
         self.queue.borrow_mut().push_back(staged);
         self.signal.notify();
+        true
     }
 
     /// The next frames that can be applied together: data only, or a single other one.

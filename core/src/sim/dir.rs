@@ -121,7 +121,7 @@ impl SimDir {
                 }
             };
             let world = self.host.world();
-            world.act_after(world.next_disk_delay() * 2, self.host.tag(), Box::new(action));
+            world.act_after(self.host.disk_delay() * 2, self.host.tag(), Box::new(action));
         }
         answer(receiver)
     }
@@ -154,7 +154,7 @@ impl Dir for SimDir {
     fn open(&self, name: &str) -> impl Future<Output = Result<Option<SimDisk>>> + 'static {
         let (this, name) = (self.clone(), name.to_owned());
         async move {
-            this.host.pause(this.host.world().next_disk_delay()).await;
+            this.host.pause(this.host.disk_delay()).await;
             loop {
                 let Some(file) = this.directory.file(&name) else { return Ok(None) };
                 let open = file.open.borrow().upgrade();
@@ -194,7 +194,7 @@ impl Dir for SimDir {
     fn list(&self) -> impl Future<Output = Result<Vec<String>>> + 'static {
         let this = self.clone();
         async move {
-            this.host.pause(this.host.world().next_disk_delay()).await;
+            this.host.pause(this.host.disk_delay()).await;
             Ok(this.directory.names.borrow().keys().cloned().collect())
         }
     }

@@ -42,6 +42,15 @@ impl Open {
     pub(super) fn is_dead(&self) -> bool {
         self.host.is_dead()
     }
+
+    fn check_poison(&self, what: &str, range: ByteRange) -> Result<()> {
+        if !self.poisoned.get() {
+            return Ok(());
+        }
+        let path = self.file.path.borrow();
+        let text = format!("{what} {range} of {path}: a flush failed before");
+        Err(Error::own(ErrorKind::Poisoned, text))
+    }
 }
 
 impl std::fmt::Debug for SimDisk {
@@ -86,10 +95,7 @@ impl SimDisk {
         let range = range.ok_or_else(|| {
             Error::own(ErrorKind::Invalid, format!("{what} of {path} ends beyond 64 bits"))
         })?;
-        if self.0.poisoned.get() {
-            let text = format!("{what} {range} of {path}: a flush failed before");
-            return Err(Error::own(ErrorKind::Poisoned, text));
-        }
+        self.0.check_poison(what, range)?;
         if range.end > self.0.len {
             return Err(Error::beyond_end(&format!("{what} of {path}"), range, self.0.len));
         }
@@ -162,6 +168,7 @@ impl Disk for SimDisk {
                     let action = move |fate: Fate| {
                         if fate == Fate::Happens {
                             open.file.read(range, &mut buf);
+                            let result = result.and(open.check_poison("read", range));
                             if result.is_err() {
                                 buf.fill(0xee);
                             }
@@ -169,7 +176,11 @@ impl Disk for SimDisk {
                         }
                     };
                     let world = self.0.host.world();
-                    world.act_after(world.next_disk_delay(), self.0.host.tag(), Box::new(action));
+                    world.act_after(
+                        self.0.host.file_delay(&self.0.file),
+                        self.0.host.tag(),
+                        Box::new(action),
+                    );
                 }
             }
         }
@@ -220,6 +231,13 @@ impl Disk for SimDisk {
         answer(receiver)
     }
 
+    fn forget_cached(&self) -> impl Future<Output = ()> + 'static {
+        if !self.0.host.is_dead() {
+            self.0.file.forget_cached();
+        }
+        std::future::ready(())
+    }
+
     fn allocation(
         &self,
         range: ByteRange,
@@ -230,7 +248,7 @@ impl Disk for SimDisk {
             let result = if range.end > self.0.len {
                 Err(Error::beyond_end(&format!("allocation of {path}"), range, self.0.len))
             } else {
-                Ok(self.0.file.allocation(range))
+                self.0.check_poison("allocation of", range).map(|()| self.0.file.allocation(range))
             };
             let _ = reply.send(result);
         }
@@ -249,7 +267,8 @@ impl SimDisk {
             if fate != Fate::Happens {
                 return;
             }
-            match injected {
+            // One that ran beside it and failed took the lost pages along: this one vouches for nothing.
+            match injected.and(open.check_poison("flush", ByteRange::default())) {
                 Ok(()) => {
                     open.file.sync(horizon);
                     if !open.host.sync_ended(point) {
@@ -264,6 +283,10 @@ impl SimDisk {
             }
         };
         let world = self.0.host.world();
-        world.act_after(world.next_disk_delay() * 2, self.0.host.tag(), Box::new(action));
+        world.act_after(
+            self.0.host.file_delay(&self.0.file) * 2,
+            self.0.host.tag(),
+            Box::new(action),
+        );
     }
 }

@@ -129,12 +129,17 @@ impl File {
         let effects = self.take(horizon);
         self.settle(&effects, random, Keep::BySeed);
         if random.one_in(2) {
-            let mut cache = self.platter.borrow().clone();
-            for effect in &*self.unsynced.borrow() {
-                cache.apply(effect);
-            }
-            *self.cache.borrow_mut() = cache;
+            self.forget_cached();
         }
+    }
+
+    /// Memory lets go of what counts as clean: reads see the platter, and what is dirty.
+    pub(super) fn forget_cached(&self) {
+        let mut cache = self.platter.borrow().clone();
+        for effect in &*self.unsynced.borrow() {
+            cache.apply(effect);
+        }
+        *self.cache.borrow_mut() = cache;
     }
 
     /// The power fails: what was not synced is kept or not, memory is empty.

@@ -85,6 +85,18 @@ impl SimHost {
         answer(receiver)
     }
 
+    /// How long the next request of a disk of this node takes.
+    pub(super) fn disk_delay(&self) -> Duration {
+        self.world.next_disk_delay() * self.node.disk_slowness.get()
+    }
+
+    /// The same for a file: replicas may be slower than the small files beside them.
+    pub(super) fn file_delay(&self, file: &File) -> Duration {
+        let is_replica = file.path.borrow().ends_with("/disk");
+        let times = if is_replica { self.node.replica_slowness.get() } else { 1 };
+        self.disk_delay() * times
+    }
+
     /// The node's name.
     pub fn name(&self) -> &str {
         &self.node.name
@@ -137,6 +149,13 @@ impl SimHost {
     /// What requests of files opened from now on must be aligned to: 1, 512 or 4096 bytes.
     pub fn set_alignment(&self, alignment: u64) {
         self.node.alignment.set(alignment);
+    }
+
+    /// Makes the node's disks so many times slower than the others', and its replicas so many times
+    /// slower than its other files, over all its lives.
+    pub fn set_disk_slowness(&self, all: u32, replicas: u32) {
+        self.node.disk_slowness.set(all.max(1));
+        self.node.replica_slowness.set(replicas.max(1));
     }
 
     /// Makes requests to a file fail (`groups/g1/superblock`), whether it exists yet or not. Holds
@@ -217,6 +236,10 @@ impl Env for SimHost {
 impl Host for SimHost {
     type Disk = SimDisk;
     type Dir = SimDir;
+
+    fn intent_hot(&self) -> usize {
+        self.world.intent_hot.get()
+    }
 }
 
 /// Waits until the clock of its node shows a time, however the clock is turned meanwhile.

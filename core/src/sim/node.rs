@@ -29,6 +29,10 @@ pub(super) struct Node {
     /// What requests of files opened from now on must be aligned to.
     pub(super) alignment: Cell<u64>,
     pub(super) injected: Injected,
+    /// How many times slower than the world's its disks are.
+    pub(super) disk_slowness: Cell<u32>,
+    /// How many times slower than its other files its replicas are.
+    pub(super) replica_slowness: Cell<u32>,
     /// How many sync points it has passed.
     pub(super) syncs: Cell<u64>,
     pub(super) armed: Cell<Option<(u64, super::sync::When)>>,
@@ -53,6 +57,8 @@ impl Node {
             directories: RefCell::default(),
             alignment: Cell::new(1),
             injected: Injected::default(),
+            disk_slowness: Cell::new(1),
+            replica_slowness: Cell::new(1),
             syncs: Cell::new(0),
             armed: Cell::new(None),
             died: Signal::new(),

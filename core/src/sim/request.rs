@@ -79,7 +79,7 @@ pub(super) fn submit(
     for effects in parts {
         let (request, host2, flight) = (request.clone(), host.clone(), Flight::new(file));
         let action = move |fate: Fate| end(&host2, &request, flight, effects, fate);
-        world.act_after(world.next_disk_delay(), host.tag(), Box::new(action));
+        world.act_after(host.file_delay(file), host.tag(), Box::new(action));
     }
 }
 
@@ -117,7 +117,7 @@ fn end(host: &SimHost, request: &Request, flight: Flight, effects: Vec<Effect>, 
                         flight.apply(effects);
                     }
                 };
-                world.act_after(world.next_disk_delay() * 4, WORLD, Box::new(late));
+                world.act_after(host.disk_delay() * 4, WORLD, Box::new(late));
             }
         },
     }

@@ -189,6 +189,11 @@ impl Sim {
         self.world.network.loss.set(loss);
     }
 
+    /// How many regions of an intent log stay marked only for speed, from the next start of a group.
+    pub fn set_intent_hot(&self, regions: usize) {
+        self.world.intent_hot.set(regions);
+    }
+
     /// What power cuts keep of what was not flushed. By seed unless set.
     pub fn set_keep(&self, keep: Keep) {
         self.world.keep.set(keep);

@@ -16,12 +16,14 @@ use std::path::Path;
 /// Each layer of core and what it may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
+    // Deliberate bugs, false in what people run: known wherever one is.
+    ("bug", &[]),
     ("tls", &["units"]),
     ("runtime", &["tls", "units"]),
-    ("disk", &["runtime", "units"]),
-    ("overlay", &["disk", "runtime", "units"]),
+    ("disk", &["bug", "runtime", "units"]),
+    ("overlay", &["bug", "disk", "runtime", "units"]),
     ("link", &["disk", "runtime", "units"]),
-    ("replication", &["overlay", "link", "disk", "runtime", "units"]),
+    ("replication", &["bug", "overlay", "link", "disk", "runtime", "units"]),
     ("nbd", &["replication", "overlay", "link", "disk", "runtime", "tls", "units"]),
     // A device is a client of an engine, whichever node that is on.
     ("attach", &["nbd", "disk", "runtime", "tls", "units"]),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use understudy_core::overlay::Policy;
 use understudy_core::replication::LinkState;
-use understudy_core::sim::{Failure, Operation};
 
-use super::plan::Mix;
+use super::broken::Broken;
+use super::plan::{Death, Mix};
 use super::player::Player;
 use super::world::micros;
 
@@ -23,6 +23,7 @@ impl Player {
             }
         }
         if self.paired && self.is_fine() {
+            self.agree().await;
             self.converge().await;
         }
         if self.paired && self.is_fine() {
@@ -32,7 +33,7 @@ impl Player {
         }
         match self.shared.oracle.borrow().check_cuts() {
             Ok(n) => self.shared.count(|c| c.checkpoints += u64::try_from(n).unwrap_or(0)),
-            Err(e) => self.shared.fail(e),
+            Err(e) => self.shared.fail(Broken::Epoch, e),
         }
     }
 
@@ -45,10 +46,10 @@ impl Player {
         self.sim.set_disk_delay(micros(20)..micros(200));
         for side in [0, 1] {
             self.thaw(side);
-            for v in 0..self.setting.sizes.len() {
-                let path = format!("volumes/v{v}/disk");
-                self.sides[side].host.inject(&path, Operation::Write, Failure::Never);
+            if self.poisoned[side] {
+                self.die(side, Death::Kill);
             }
+            self.heal_disks(side);
         }
         // What was armed dies now, not later.
         for side in [0, 1] {
@@ -82,7 +83,7 @@ impl Player {
             if let Some(Ok(n)) = asked.await {
                 let mut o = self.shared.oracle.borrow_mut();
                 let now = o.tick();
-                self.shared.check(o.completed(n.0, began, now));
+                self.shared.check(Broken::Epoch, o.completed(n.0, began, now));
                 done = true;
                 break;
             }
@@ -93,13 +94,14 @@ impl Player {
         }
         if !done {
             let both = [0, 1].map(|s| self.status(s));
-            self.shared.fail(format!("the sides do not come together again: {both:?}"));
+            self.shared
+                .fail(Broken::Bounded, format!("the sides do not come together again: {both:?}"));
             return;
         }
         self.verify_view().await;
         self.verify_primary().await;
-        let consumer_wrote = self.status(self.secondary()).is_some_and(|s| s.active > 0);
-        if !consumer_wrote {
+        let now = self.status(self.secondary()).map_or(0, |s| s.checkpoint.epoch.0);
+        if !self.shared.oracle.borrow().is_view_written(now) {
             self.compare_sides().await;
         }
     }
@@ -113,7 +115,7 @@ impl Player {
             let r =
                 self.call(side, async move { group.set_policy(generation, policy).await }).await;
             if let Some(Err(e)) = r {
-                self.shared.fail(format!("the limits can't be raised: {e:?}"));
+                self.shared.fail(Broken::Bounded, format!("the limits can't be raised: {e:?}"));
             }
         }
     }

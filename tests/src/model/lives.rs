@@ -7,6 +7,7 @@ use understudy_core::overlay::{Role, Stage};
 use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus, LinkState};
 use understudy_core::sim::SimHost;
 
+use super::broken::Broken;
 use super::plan::Death;
 use super::player::{NONE, Player, generation};
 use super::world::{NAMES, Side, spec};
@@ -33,6 +34,11 @@ impl Player {
         self.sides[side].group = None;
         self.deaths[side] = Some(death);
         self.frozen[side] = false;
+        if self.poisoned[side] {
+            // What was not flushed then may be gone, however it died.
+            self.deaths[side] = Some(Death::Crash);
+            self.heal_disks(side);
+        }
         if side == self.primary {
             self.in_flight = Rc::default();
         } else {
@@ -54,23 +60,32 @@ impl Player {
             }
         };
         match Side::reopen(&self.sim, side, self.setting.sizes.len(), begin).await {
-            Ok(Some(new)) => self.sides[side] = new,
+            Ok(Some(new)) => self.opened_again(side, new),
             Ok(None) => {
                 // Whatever it died of before: its power failed while it was opened.
                 self.deaths[side] = Some(Death::Crash);
                 return;
             }
             Err(e) => {
-                self.shared.fail(format!("side {side} can't be opened after {death:?}: {e:?}"));
+                self.shared.fail(
+                    Broken::Restart,
+                    format!("side {side} can't be opened after {death:?}: {e:?}"),
+                );
                 return;
             }
         }
-        self.shared.count(|c| c.restarts += 1);
         if is_primary {
             // It may have died before it had taken its peer.
             self.paired &= self.status(side).is_some_and(|s| s.link != LinkState::Solo);
             self.learn_base(death).await;
-        } else {
+        }
+    }
+
+    /// A side lives again; it may have been promoted before it died.
+    pub(super) fn opened_again(&mut self, side: usize, new: Side) {
+        self.shared.count(|c| c.restarts += 1);
+        self.sides[side] = new;
+        if side != self.primary {
             self.find_promotion(side);
         }
     }
@@ -80,7 +95,8 @@ impl Player {
         let Some(all) = self.read_volumes(self.primary, ExportKind::Primary).await else {
             let s = self.status(self.primary);
             if !self.sides[self.primary].host.is_dead() {
-                self.shared.fail(format!("a restarted primary can't be read: {s:?}"));
+                self.shared
+                    .fail(Broken::Restart, format!("a restarted primary can't be read: {s:?}"));
             }
             return;
         };
@@ -88,7 +104,7 @@ impl Player {
         let old = o.era() - 1;
         for (v, bytes) in all.iter().enumerate() {
             let r = o.check_after_crash(old, v, bytes, death == Death::Kill);
-            self.shared.check(r.map_err(|e| format!("{death:?}: {e}")));
+            self.shared.check(Broken::Restart, r.map_err(|e| format!("{death:?}: {e}")));
         }
         o.know_base(all);
     }
@@ -106,7 +122,8 @@ impl Player {
         let side = self.secondary();
         let (Some(group), true) = (self.group(side), self.paired) else { return };
         let s = group.status();
-        if role(&s) != (Role::Secondary, Stage::Running) || self.frozen[side] {
+        if role(&s) != (Role::Secondary, Stage::Running) || self.frozen[side] || self.poisoned[side]
+        {
             return;
         }
         let new = generation(self.generation.number + 2);
@@ -120,7 +137,10 @@ impl Player {
         match result {
             Ok(_) => self.promoted(side, &group.status(), keep_active),
             Err(e) if self.reported > 0 => {
-                self.shared.fail(format!("checkpoint {} was reported, but: {e:?}", self.reported));
+                self.shared.fail(
+                    Broken::Checkpoint,
+                    format!("checkpoint {} was reported, but: {e:?}", self.reported),
+                );
             }
             // No checkpoint yet.
             Err(_) => {}
@@ -131,12 +151,13 @@ impl Player {
         self.shared.count(|c| c.failovers += 1);
         let landed = s.checkpoint.epoch.0;
         if landed < self.reported {
-            self.shared.fail(format!(
+            self.shared.fail(Broken::Checkpoint, format!(
                 "failover landed on checkpoint {landed}, but {} was reported complete (invariant 3)",
                 self.reported
             ));
         }
         self.generation = s.generation;
+        self.opened = NONE;
         self.primary = side;
         self.paired = false;
         self.reported = NONE;
@@ -158,7 +179,7 @@ impl Player {
         // All of the base has to be known before checkpoints of it are looked at.
         self.verify_primary().await;
         let [Some(p), Some(s)] = [self.group(primary), self.group(other)] else { return };
-        if self.frozen != [false; 2] {
+        if self.frozen != [false; 2] || self.poisoned != [false; 2] {
             return;
         }
         let policy = self.setting.policy.clone();
@@ -168,7 +189,9 @@ impl Player {
         match self.call(other, async move { s.start(as_secondary).await }).await {
             Some(Ok(())) => {}
             Some(Err(e)) => {
-                return self.shared.fail(format!("the old primary can't return: {e:?}"));
+                return self
+                    .shared
+                    .fail(Broken::Restart, format!("the old primary can't return: {e:?}"));
             }
             None => return,
         }
@@ -179,7 +202,10 @@ impl Player {
                 self.shared.count(|c| c.rejoins += 1);
                 self.paired = true;
             }
-            Some(Err(e)) => self.shared.fail(format!("the promoted side takes no peer: {e:?}")),
+            Some(Err(e)) => {
+                self.shared
+                    .fail(Broken::Restart, format!("the promoted side takes no peer: {e:?}"));
+            }
             // It may have been written before the death.
             None => self.paired = true,
         }
@@ -195,7 +221,8 @@ impl Player {
 
     /// Until the roll-back is merged; asks again when that failed.
     pub(super) async fn await_done(&self) -> bool {
-        for _ in 0..300 {
+        let slowest = self.setting.disk_slowness.iter().map(|(a, b)| a * b).max().unwrap_or(1);
+        for _ in 0..300 * slowest {
             let Some(group) = self.group(self.primary) else { return false };
             match role(&group.status()).1 {
                 Stage::Done | Stage::Running => return true,
@@ -203,12 +230,13 @@ impl Player {
                 Stage::None | Stage::Failover => {}
             }
             self.sim.pause(Duration::from_millis(10)).await;
-            if self.sides[self.primary].host.is_dead() || self.frozen[self.primary] {
+            let p = self.primary;
+            if self.sides[p].host.is_dead() || self.frozen[p] || self.poisoned[p] {
                 return false;
             }
         }
         let s = self.status(self.primary);
-        self.shared.fail(format!("the roll-back is never merged: {s:?}"));
+        self.shared.fail(Broken::Failover, format!("the roll-back is never merged: {s:?}"));
         false
     }
 
@@ -217,7 +245,10 @@ impl Player {
         let spec = FailoverSpec { replace: now, new: now, keep_active: false };
         let r = self.call(self.primary, async move { g.failover(spec).await }).await;
         if let Some(Err(e)) = r {
-            self.shared.fail(format!("a failed failover can't be asked for again: {e:?}"));
+            self.shared.fail(
+                Broken::Failover,
+                format!("a failed failover can't be asked for again: {e:?}"),
+            );
         }
     }
 
@@ -234,7 +265,7 @@ impl Player {
         let r = self.call(self.primary, async move { p.start(asked).await }).await;
         self.shared.count(|c| c.rejoins += 1);
         if let Some(Err(e)) = r {
-            self.shared.fail(format!("a primary can't be started again: {e:?}"));
+            self.shared.fail(Broken::Restart, format!("a primary can't be started again: {e:?}"));
         }
     }
 
@@ -245,7 +276,10 @@ impl Player {
         let (Some(view), Some(primary)) = (view, primary) else { return };
         for (v, (a, b)) in primary.iter().zip(&view).enumerate() {
             if let Some(at) = a.iter().zip(b).position(|(x, y)| x != y) {
-                self.shared.fail(format!("nothing is written, yet volume {v} differs at {at}"));
+                self.shared.fail(
+                    Broken::View,
+                    format!("nothing is written, yet volume {v} differs at {at}"),
+                );
             }
         }
     }

@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::case::{play, report};
-use super::plan::{Mix, Plan};
+use super::case::Case;
 use super::shared::Counts;
 
 /// What many cases came to.
@@ -61,7 +60,8 @@ impl Total {
 }
 
 /// Plays `count` cases from `seed` on; stops early after `failures_max` failures.
-pub fn play_many(seed: u64, count: u64, mix: Mix, failures_max: usize) -> Total {
+pub fn play_many(of: &Case, count: u64, failures_max: usize) -> Total {
+    let seed = of.seed;
     let begin = Instant::now();
     let next = AtomicU64::new(0);
     let total = Mutex::new(Total { seed, ..Total::default() });
@@ -75,13 +75,13 @@ pub fn play_many(seed: u64, count: u64, mix: Mix, failures_max: usize) -> Total 
                     if n >= count || enough {
                         return;
                     }
-                    let case = seed.wrapping_add(n);
-                    let result = play(case, &Plan::draw(case, mix), mix);
+                    let case = Case { seed: seed.wrapping_add(n), ..of.clone() };
+                    let result = case.play();
                     let Ok(mut t) = total.lock() else { return };
                     t.cases += 1;
                     match result {
                         Ok(c) => t.add(c),
-                        Err(f) => t.failed.push((case, f.what)),
+                        Err(f) => t.failed.push((case.seed, format!("{}: {}", f.broken, f.what))),
                     }
                 }
             });
@@ -93,26 +93,28 @@ pub fn play_many(seed: u64, count: u64, mix: Mix, failures_max: usize) -> Total 
     total
 }
 
-/// The test of a mix: `count` cases from the given seed, or only the one of `UNDERSTUDY_SEED`.
+/// The test of a mix: `count` cases from that of `of` on, or only the one of `UNDERSTUDY_SEED`.
 /// The message of the first failure, made short, is the error.
-pub fn judge(mix: Mix, seed: u64, count: u64) -> Result<Total, String> {
+pub fn judge(of: &Case, count: u64) -> Result<Total, String> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (seed, count) = match number("UNDERSTUDY_SEED") {
         Some(seed) => (seed, number("UNDERSTUDY_CASES").unwrap_or(1)),
-        None => (seed, number("UNDERSTUDY_CASES").unwrap_or(count)),
+        None => (of.seed, number("UNDERSTUDY_CASES").unwrap_or(count)),
     };
+    let of = Case { seed, ..of.clone() };
     let time = Duration::from_secs(number("UNDERSTUDY_SHRINK").unwrap_or(30));
     if count == 1 {
-        return match report(seed, mix, time) {
+        return match of.report(time) {
             Some(text) => Err(text),
-            None => Ok(play_many(seed, 1, mix, 1)),
+            None => Ok(play_many(&of, 1, 1)),
         };
     }
-    let total = play_many(seed, count, mix, 1);
+    let total = play_many(&of, count, 1);
     match total.failed.first() {
         None => Ok(total),
         Some((seed, what)) => {
-            Err(report(*seed, mix, time).unwrap_or_else(|| format!("seed {seed}: {what}")))
+            let failed = Case { seed: *seed, ..of };
+            Err(failed.report(time).unwrap_or_else(|| format!("seed {seed}: {what}")))
         }
     }
 }

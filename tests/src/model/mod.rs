@@ -10,10 +10,13 @@
 //! ```
 //! A failing seed is made short, and printed with the one command that plays it again.
 
+mod broken;
+mod bugs;
 mod case;
 mod content;
 mod cut;
 mod finale;
+mod harm;
 mod lives;
 mod many;
 mod oracle;
@@ -25,7 +28,9 @@ mod view;
 mod world;
 mod writes;
 
-pub use case::{Failed, play, report, shrink};
+pub use broken::Broken;
+pub use bugs::{Found, Hunt, hunt, hunt_all, line, mix_for};
+pub use case::{Case, Failed};
 pub use many::{Total, judge, play_many};
 pub use plan::{Death, Kind, Mix, Op, Plan, Setting};
 pub use shared::Counts;

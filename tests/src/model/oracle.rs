@@ -75,6 +75,11 @@ impl Oracle {
         self.eras.len() - 1
     }
 
+    /// Whether the present era began with a failover.
+    pub(super) fn is_promoted(&self) -> bool {
+        self.eras.last().is_some_and(|e| e.origin.is_some())
+    }
+
     fn unknown(&self) -> Vec<(Vec<u8>, Vec<bool>)> {
         self.sizes.iter().map(|s| (vec![0; usize_of(*s)], vec![false; usize_of(*s)])).collect()
     }

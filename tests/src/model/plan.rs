@@ -1,5 +1,13 @@
 //! What one case does: drawn from its seed in advance, so that a shorter list is a case as well.
+//!
+//! The draw of a mix is never changed: a seed that once found a defect must go on to draw the same
+//! history. New kinds of faults go into a new mix, as those of [`storm`] did.
 
+mod storm;
+mod sweep;
+
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use understudy_core::overlay::{Mode, Policy};
@@ -23,6 +31,10 @@ pub struct Setting {
     pub capacity: usize,
     /// The volumes are written before the replication starts.
     pub filled: bool,
+    /// The most regions of the intent log that stay marked only for speed.
+    pub intent_hot: usize,
+    /// How many times slower the disks of each node are, and its replicas than its other files.
+    pub disk_slowness: [(u32, u32); 2],
 }
 
 /// What a write does.
@@ -89,6 +101,12 @@ pub enum Op {
     /// Stop the tasks of a side, or let them go on.
     Freeze(usize),
     Thaw(usize),
+    /// The next flush of a side's disk of this volume fails: it refuses until it is opened anew.
+    FlushError(usize, usize),
+    /// The secondary is killed, a batch of its undo logs rots, it is started again.
+    Rot(u64),
+    /// If the link is up, both sides name the same checkpoint soon.
+    Agree,
 }
 
 /// What kind of histories.
@@ -96,8 +114,35 @@ pub enum Op {
 pub enum Mix {
     /// No faults: the property test.
     Calm,
-    /// Everything.
+    /// Crashes, power cuts, a link that is cut, stalls or is blocked, errors of disks.
     Faults,
+    /// The same more densely, and failed flushes, rot, and marks that are swept soon.
+    Storm,
+    /// The primary's power fails about a checkpoint, when intent marks are swept.
+    Sweep,
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "calm",
+            Self::Faults => "faults",
+            Self::Storm => "storm",
+            Self::Sweep => "sweep",
+        })
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep];
+        let found = all.into_iter().find(|m| m.to_string() == text);
+        found.ok_or_else(|| {
+            format!("there is no mix {text}; there are calm, faults, storm and sweep")
+        })
+    }
 }
 
 /// A case.
@@ -140,6 +185,8 @@ impl Setting {
             slowness: [pick(r, &[50, 400, 2000]), pick(r, &[60, 1000, 4000])],
             capacity: pick(r, &[4 << 10, 128 << 10]),
             filled: r.chance(60),
+            intent_hot: usize::MAX,
+            disk_slowness: [(1, 1); 2],
         }
     }
 
@@ -174,19 +221,29 @@ impl Plan {
     /// The case of a seed.
     pub fn draw(seed: u64, mix: Mix) -> Self {
         let mut r = Random::new(seed ^ 0x706c_616e);
-        let setting = Setting::draw(&mut r, mix);
+        if mix == Mix::Sweep {
+            return sweep::draw(&mut r);
+        }
+        let mut setting = Setting::draw(&mut r, mix);
+        if mix == Mix::Storm {
+            storm::harden(&mut setting, &mut r);
+        }
         let count = match mix {
             Mix::Calm => 20 + r.below(120),
-            Mix::Faults => 40 + r.below(160),
+            Mix::Faults | Mix::Storm | Mix::Sweep => 40 + r.below(160),
         };
         let ledger = r.chance(25);
         let fault_rate = pick(&mut r, &[4, 10, 20]);
         let mut ops = Vec::new();
         let mut failed_over = false;
+        let mut weather = storm::Weather::new(fault_rate);
         for _ in 0..count {
             let op = match mix {
                 Mix::Faults if r.chance(fault_rate) => fault(&mut r, &setting),
-                Mix::Calm | Mix::Faults => calm(&mut r, &setting, mix, &mut failed_over),
+                Mix::Storm => weather.draw(&mut r, &setting),
+                Mix::Calm | Mix::Faults | Mix::Sweep => {
+                    calm(&mut r, &setting, mix, &mut failed_over)
+                }
             };
             ops.push(op);
             if ledger && matches!(op, Op::Write(..)) {
@@ -216,7 +273,7 @@ fn calm(r: &mut Random, s: &Setting, mix: Mix, failed_over: &mut bool) -> Op {
         92..94 => Op::Settle,
         94..95 => Op::Drain,
         95..98 => Op::VerifyView,
-        _ if mix == Mix::Faults || !*failed_over => {
+        _ if mix != Mix::Calm || !*failed_over => {
             *failed_over = true;
             Op::Failover(r.chance(50))
         }

@@ -11,6 +11,7 @@ use understudy_core::replication::{ExportKind, Group, GroupStatus, LinkState, Vo
 use understudy_core::sim::{Failure, Operation, Sim, SimHost};
 use understudy_core::units::{ByteRange, Epoch, Generation, VolumeIndex};
 
+use super::broken::Broken;
 use super::oracle::Oracle;
 use super::plan::{Death, Op, Plan, Setting};
 use super::shared::{Counts, Shared};
@@ -32,11 +33,15 @@ pub(super) struct Player {
     pub(super) reported: u64,
     /// Requests of the primary's present life in flight.
     pub(super) in_flight: Rc<Cell<usize>>,
+    /// The highest epoch that this generation's primary was seen to open.
+    pub(super) opened: u64,
     /// How each side died.
     pub(super) deaths: [Option<Death>; 2],
     /// A failover during which its node may have died: keep the consumer's writes?
     pub(super) promoting: Option<bool>,
     pub(super) frozen: [bool; 2],
+    /// A flush failed there: until it is started again its disks refuse.
+    pub(super) poisoned: [bool; 2],
     pub(super) partitioned: bool,
 }
 
@@ -53,6 +58,10 @@ impl Player {
         sim.set_disk_delay(micros(20)..micros(s.slowness[0]));
         sim.set_network_delay(micros(30)..micros(s.slowness[1]));
         sim.set_network_capacity(s.capacity);
+        sim.set_intent_hot(s.intent_hot);
+        for (name, (all, replicas)) in NAMES.iter().zip(s.disk_slowness) {
+            sim.node(name).set_disk_slowness(all, replicas);
+        }
         let a = Side::create(sim, 0, s.alignment[0], &s.sizes).await.map_err(text)?;
         let b = Side::create(sim, 1, s.alignment[1], &s.sizes).await.map_err(text)?;
         let shared = Shared {
@@ -72,6 +81,8 @@ impl Player {
             paired: true,
             reported: 0,
             in_flight: Rc::default(),
+            opened: NONE,
+            poisoned: [false; 2],
             deaths: [None; 2],
             promoting: None,
             frozen: [false; 2],
@@ -163,12 +174,15 @@ impl Player {
                 self.sim.pause_node(NAMES[side]);
             }
             Op::Thaw(side) => self.thaw(side),
+            Op::FlushError(side, v) => self.flush_error(side, v),
+            Op::Rot(place) => self.rot(place).await,
+            Op::Agree => self.agree().await,
         }
         self.notice();
     }
 
     /// What was done so far, or what must not be.
-    pub(super) fn verdict(&self) -> Result<Counts, String> {
+    pub(super) fn verdict(&self) -> Result<Counts, (Broken, String)> {
         match &*self.shared.violation.borrow() {
             None => Ok(self.shared.counts.get()),
             Some(v) => Err(v.clone()),
@@ -204,8 +218,8 @@ impl Player {
             if let Some(s) = self.status(side)
                 && s.link == LinkState::Running
             {
-                self.shared
-                    .fail(format!("partitioned for {n} us, but side {side} says it runs: {s:?}"));
+                let text = format!("partitioned for {n} us, but side {side} says it runs: {s:?}");
+                self.shared.fail(Broken::Silent, text);
             }
         }
     }
@@ -221,7 +235,7 @@ impl Player {
             self.sim.pause(Duration::from_millis(10)).await;
         }
         let s = self.status(self.primary);
-        self.shared.fail(format!("{} requests hang: {s:?}", in_flight.get()));
+        self.shared.fail(Broken::Bounded, format!("{} requests hang: {s:?}", in_flight.get()));
     }
 
     async fn drain(&self) {
@@ -248,6 +262,13 @@ impl Player {
             };
             let n = s.checkpoint.epoch.0;
             let is_primary = s.role.is_some_and(|(r, _)| r == Role::Primary);
+            if is_primary && s.epoch.0 < self.opened {
+                let text = format!("epoch {} is open, and {} was before", s.epoch, self.opened);
+                self.shared.fail(Broken::Epoch, text);
+            }
+            if is_primary {
+                self.opened = s.epoch.0;
+            }
             if n > 0 && self.paired {
                 let now = oracle.tick();
                 oracle.cut(n).1.before(now);
@@ -276,7 +297,7 @@ impl Player {
             Either::Right((Either::Left(_), _)) => None,
             Either::Right((Either::Right(_), _)) => {
                 if !self.frozen.iter().any(|f| *f) {
-                    self.shared.fail(format!("an operation of side {side} hangs"));
+                    self.shared.fail(Broken::Bounded, format!("an operation of side {side} hangs"));
                 }
                 None
             }

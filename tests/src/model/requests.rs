@@ -7,6 +7,7 @@ use understudy_core::replication::ExportKind;
 use understudy_core::runtime::{Data, Env};
 use understudy_core::units::{ByteRange, CLUSTER};
 
+use super::broken::Broken;
 use super::content::Fill;
 use super::plan::Kind;
 use super::player::Player;
@@ -139,7 +140,8 @@ impl Player {
                     let mut o = shared.oracle.borrow_mut();
                     let now = o.tick();
                     if o.era() == era {
-                        shared.check(o.check_primary(v, range, &bytes, (began, now)));
+                        let broken = if o.is_promoted() { Broken::Failover } else { Broken::Disk };
+                        shared.check(broken, o.check_primary(v, range, &bytes, (began, now)));
                     }
                 }
                 Err(e) => unexpected(&shared, "read", Some(e)),
@@ -156,7 +158,7 @@ impl Player {
             if let Ok(n) = group.checkpoint(generation).await {
                 let mut o = shared.oracle.borrow_mut();
                 let now = o.tick();
-                shared.check(o.completed(n.0, began, now));
+                shared.check(Broken::Epoch, o.completed(n.0, began, now));
                 drop(o);
                 shared.count(|c| c.operations += 1);
             }
@@ -249,7 +251,7 @@ impl Player {
                 Ok(bytes) if shared.consumer_life.get() == life => {
                     let mut o = shared.oracle.borrow_mut();
                     let now = o.tick();
-                    shared.check(o.check_view(over, v, range, &bytes, (began, now)));
+                    shared.check(Broken::View, o.check_view(over, v, range, &bytes, (began, now)));
                     drop(o);
                     shared.count(|c| c.operations += 1);
                 }
@@ -277,7 +279,7 @@ impl Player {
                     let range = ByteRange::new(0, volume.len());
                     let mut o = shared.oracle.borrow_mut();
                     let now = o.tick();
-                    shared.check(o.check_view(over, v, range, &bytes, (began, now)));
+                    shared.check(Broken::View, o.check_view(over, v, range, &bytes, (began, now)));
                 }
             })
             .await;
@@ -290,8 +292,8 @@ impl Player {
 fn unexpected(shared: &Shared, what: &str, error: Option<Error>) {
     if let Some(e) = error
         && !is_end(&e)
-        && !(shared.injected.get() && e.kind() == ErrorKind::Io)
+        && !(shared.injected.get() && matches!(e.kind(), ErrorKind::Io | ErrorKind::Poisoned))
     {
-        shared.fail(format!("a {what} failed without a cause: {e:?}"));
+        shared.fail(Broken::Silent, format!("a {what} failed without a cause: {e:?}"));
     }
 }

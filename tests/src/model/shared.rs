@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::broken::Broken;
 use super::oracle::Oracle;
 
 /// What the steps and their requests share.
@@ -10,7 +11,7 @@ pub(super) struct Shared {
     /// What may be read.
     pub(super) oracle: RefCell<Oracle>,
     /// The first thing that must not be.
-    pub(super) violation: RefCell<Option<String>>,
+    pub(super) violation: RefCell<Option<(Broken, String)>>,
     /// A disk's error was asked for.
     pub(super) injected: Cell<bool>,
     /// Which consumer writes now.
@@ -40,14 +41,14 @@ pub struct Counts {
 
 impl Shared {
     /// Notes what must not be.
-    pub(super) fn fail(&self, what: String) {
-        self.violation.borrow_mut().get_or_insert(what);
+    pub(super) fn fail(&self, broken: Broken, what: String) {
+        self.violation.borrow_mut().get_or_insert((broken, what));
     }
 
     /// Notes an error.
-    pub(super) fn check(&self, result: Result<(), String>) {
+    pub(super) fn check(&self, broken: Broken, result: Result<(), String>) {
         if let Err(e) = result {
-            self.fail(e);
+            self.fail(broken, e);
         }
     }
 

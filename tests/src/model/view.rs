@@ -72,6 +72,11 @@ impl Oracle {
         Ok(())
     }
 
+    /// Whether a consumer may have written something over this checkpoint or a later one.
+    pub(super) fn is_view_written(&self, checkpoint: u64) -> bool {
+        self.consumer.all.iter().any(|w| w.over.1 >= checkpoint)
+    }
+
     /// The node of the consumer died: what it did not flush is there or not.
     pub(super) fn consumer_died(&mut self) {
         for w in self.consumer.all.iter_mut().filter(|w| !w.durable) {

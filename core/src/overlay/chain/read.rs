@@ -21,6 +21,7 @@ use futures::future::{Either, join_all};
 use super::super::active::{Active, ActiveState};
 use super::super::undo::{Place, UndoLog};
 use super::{Point, walk};
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, Result};
 use crate::runtime::Buf;
 use crate::units::{ByteOffset, ByteRange, CLUSTER, VolumeIndex, u64_of, usize_of};
@@ -178,7 +179,12 @@ impl<D: Disk> Point<D> {
     fn plan_logs(&self, volume: VolumeIndex, range: ByteRange, parts: &mut Parts<D>) {
         let begin = parts.len();
         parts.push((range, Source::Disk));
-        for node in walk(&self.0.first).filter(|node| node.log.intersects(volume, range)) {
+        let mut nodes: Vec<_> =
+            walk(&self.0.first).filter(|node| node.log.intersects(volume, range)).collect();
+        if bug(Bug::UndoNewestFirst) {
+            nodes.reverse();
+        }
+        for node in nodes {
             for (part, source) in parts.split_off(begin) {
                 if matches!(source, Source::Disk) {
                     parts.extend(node.log.pieces(volume, part).into_iter().map(

@@ -24,7 +24,8 @@ use std::rc::Rc;
 
 use self::format::{SLOT_LEN, Slot, decode, encode};
 use super::range_lock::RangeLock;
-use crate::disk::{Disk, Error, ErrorKind, Result};
+use crate::bug::{Bug, bug};
+use crate::disk::{Disk, Error, ErrorKind, Result, settle};
 use crate::runtime::Buf;
 use crate::units::{ByteOffset, ByteRange, u64_of};
 
@@ -86,7 +87,7 @@ impl<D: Disk> Superblock<D> {
     /// The disk is flushed first: what a killed process left in flight is durable, or not there.
     pub async fn open(disk: D) -> Result<(Self, GroupState)> {
         check_len(&disk)?;
-        disk.flush().await.map_err(|e| e.context("group superblock"))?;
+        settle(&disk).await.map_err(|e| e.context("group superblock"))?;
         let mut slots = Vec::new();
         for number in 0..2 {
             let (bytes, result) = disk.read(slot_offset(number), Buf::new(SLOT_LEN)).await;
@@ -147,7 +148,8 @@ impl<D: Disk> Superblock<D> {
                     "group superblock: an earlier write failed, so what is stored is unknown; open the group again",
                 ));
             }
-            let slot = 1 - inner.slot.get();
+            let other = u16::from(!bug(Bug::SlotOverwritten));
+            let slot = inner.slot.get() ^ other;
             let counter = inner.counter.get() + 1;
             let bytes = format::slot(&payload, slot, counter);
             let named = |e: Error| e.context("group superblock");

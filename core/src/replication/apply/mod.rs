@@ -22,6 +22,7 @@ use super::align;
 use super::record;
 use super::secondary::Secondary;
 use super::staging::{Item, Staged, Taken, bytes_of};
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, Host, Result};
 use crate::link::frame::Body;
 use crate::overlay::{Saved, UndoLog};
@@ -67,7 +68,8 @@ pub(crate) async fn run<H: Host>(s: Rc<Secondary<H>>) {
         let taken = Rc::new(Taken::new(&batch));
         s.progress.borrow_mut().push_back(taken.clone());
         if batch.iter().any(|b| b.item.place().is_none()) {
-            s.changed.wait_until(|| s.batches.get() == 1).await;
+            let too_early = bug(Bug::RecordBeforeApplied);
+            s.changed.wait_until(|| too_early || s.batches.get() == 1).await;
             if s.is_over() {
                 finish(
                     &s,
@@ -118,6 +120,9 @@ async fn save_and_overwrite<H: Host>(
     taken: Rc<Taken>,
     busy: Busy,
 ) {
+    if bug(Bug::OverwriteBeforeUndo) {
+        join_all(batch.iter().map(|b| overwrite(&s, &b.item))).await;
+    }
     let saved = match saved {
         Ok(saved) => save(&s, &taken, saved).await,
         Err(e) => Err(e),

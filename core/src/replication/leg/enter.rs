@@ -3,6 +3,7 @@
 
 use super::span::{Span, Ticket};
 use super::{Leg, Link};
+use crate::bug::{Bug, bug};
 use crate::link::Window;
 use crate::link::frame::Body;
 use std::time::Duration;
@@ -139,6 +140,7 @@ impl<E: Env> Leg<E> {
                 | Body::Discard(v, r) => {
                     self.mark_missing(v, r);
                 }
+                Body::BeginEpoch(..) if bug(Bug::DroppedBeginKept) => {}
                 Body::BeginEpoch(..) => self.merge_spans(),
                 Body::Hello(_)
                 | Body::Flush

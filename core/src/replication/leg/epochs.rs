@@ -2,7 +2,9 @@
 
 use super::span::{Completed, Span};
 use super::{Leg, Link};
+use crate::bug::{Bug, bug};
 use crate::link::frame::Body;
+use crate::overlay::Bitmap;
 use crate::runtime::Env;
 use crate::units::{CLUSTER, Epoch};
 
@@ -58,13 +60,18 @@ impl<E: Env> Leg<E> {
         if let Some(f) = flushed {
             self.flushed.set(self.flushed.get().max(f));
         }
-        let done = self.recorded.get().min(self.flushed.get());
+        let early = bug(Bug::ReportedBeforeFlush);
+        let flushed = if early { Epoch(u64::MAX) } else { self.flushed.get() };
+        let done = self.recorded.get().min(flushed);
         let mut completed = None;
         let mut spans = self.spans.borrow_mut();
         while spans.len() > 1 && spans.front().is_some_and(|s| s.epoch <= done) {
             if let Some(s) = spans.pop_front() {
                 self.promotable.set(true);
                 completed = Some(Completed { epoch: s.epoch, cut: s.cut, bytes: s.bytes });
+                if bug(Bug::OneBitmap) {
+                    spans.iter_mut().for_each(|s| s.unrecorded.fill(Bitmap::new()));
+                }
             }
         }
         drop(spans);

@@ -26,6 +26,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::span::Span;
+use crate::bug::{Bug, bug};
 use crate::link::Window;
 use crate::overlay::Bitmap;
 use crate::overlay::Policy;
@@ -107,16 +108,20 @@ impl<E: Env> Leg<E> {
     /// A session begins: what its hellos said decides what the peer has. `epoch` is the higher of
     /// both sides' highest; `record` the peer's.
     pub(crate) fn session_up(&self, window: Window, epoch: Epoch, record: Epoch) {
-        self.recorded.set(self.recorded.get().max(record));
         self.promotable.set(record != Epoch::NONE);
+        let lost = bug(Bug::LostSessionCompletes);
+        let record = if lost { self.open_epoch().previous() } else { record };
+        self.recorded.set(self.recorded.get().max(record));
         let mut spans = self.spans.borrow_mut();
         // Spans at or below the record are complete over there; they stay until our own flush.
         let (kept, rest): (VecDeque<_>, VecDeque<_>) =
             spans.drain(..).partition(|s| s.epoch <= record);
         let mut open = Span::new(epoch, self.missing.borrow().len());
         for old in rest {
-            for (m, u) in self.missing.borrow_mut().iter_mut().zip(&old.unrecorded) {
-                m.union_with(u);
+            if !bug(Bug::UnrecordedNotResent) {
+                for (m, u) in self.missing.borrow_mut().iter_mut().zip(&old.unrecorded) {
+                    m.union_with(u);
+                }
             }
             // Its local writes in flight still have to end before the open epoch is flushed.
             open.local.extend(old.local);
@@ -163,8 +168,14 @@ impl<E: Env> Leg<E> {
     /// Whether the peer lacks any of `range`, or has it only unrecorded: its intent mark is needed.
     pub(crate) fn is_relied_on(&self, volume: VolumeIndex, range: ByteRange) -> bool {
         let hit = |b: Option<&Bitmap>| b.is_some_and(|b| b.intersects(range));
+        let recorded = if bug(Bug::IntentBeforeFlush) { self.recorded.get() } else { Epoch::NONE };
         hit(self.missing.borrow().get(volume.get()))
-            || self.spans.borrow().iter().any(|s| hit(s.unrecorded.get(volume.get())))
+            || !bug(Bug::IntentUnderNewer)
+                && self
+                    .spans
+                    .borrow()
+                    .iter()
+                    .any(|s| s.epoch > recorded && hit(s.unrecorded.get(volume.get())))
     }
 
     /// Whether frames go out.

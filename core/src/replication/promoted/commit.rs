@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Promoted, runs};
+use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Host, Result};
 use crate::overlay::{Bitmap, CommitPosition, Stage};
 use crate::runtime::Buf;
@@ -61,7 +62,8 @@ impl<H: Host> Promoted<H> {
     async fn merge_step(&self, v: VolumeIndex) -> Result<bool> {
         let part = self.part(v);
         let Some(step) = next_step(&part.held.borrow()) else { return Ok(false) };
-        let _guard = part.lock.lock(step).await;
+        let locked = if bug(Bug::CommitUnlocked) { ByteRange::default() } else { step };
+        let _guard = part.lock.lock(locked).await;
         let Some(point) = self.point.borrow().clone() else { return Ok(false) };
         let pieces: Vec<_> =
             runs(&part.held.borrow(), step).into_iter().filter(|(_, held)| *held).collect();
@@ -78,7 +80,9 @@ impl<H: Host> Promoted<H> {
                 }
             }
         }
-        part.disk.flush().await?;
+        if !bug(Bug::PositionBeforeFlush) {
+            part.disk.flush().await?;
+        }
         let position = CommitPosition { volume: v, offset: ByteOffset(step.end) };
         self.store.update(|s| s.commit = position).await?;
         part.held.borrow_mut().clear(step);
