@@ -85,8 +85,11 @@ fn run_one(target: &Target, bytes: &[u8]) {
     impl Drop for Tell<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                let hex: String = self.1.iter().map(|b| format!("{b:02x}")).collect();
-                eprintln!("target {} fails on {} bytes: {hex}", self.0, self.1.len());
+                eprint!("target {} fails on {} bytes: ", self.0, self.1.len());
+                for byte in self.1 {
+                    eprint!("{byte:02x}");
+                }
+                eprintln!();
             }
         }
     }

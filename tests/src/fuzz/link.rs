@@ -219,7 +219,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         Body::Zeroes(v, r),
         Body::Discard(v, r),
         Body::Flush,
-        Body::BeginEpoch(Epoch(8), Wall(Duration::from_secs(1_764_000_000))),
+        Body::BeginEpoch(Epoch(8), Wall(Duration::from_hours(490_000))),
         Body::Ack(understudy_core::link::frame::Ack { received: 5, applied: 4, undo: 3 }),
         Body::Resync(v, r, Data::copy_of(&[8; 64])),
         Body::Record(Epoch(7)),

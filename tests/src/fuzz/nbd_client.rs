@@ -59,7 +59,7 @@ fn operations(input: &mut Input<'_>, size: u64) -> Vec<Operation> {
         let (offset, length) = (u64::from(input.u32()), input.u32() % (LENGTH_MAX + 1));
         // Most are well within the volume and of whole sectors.
         let offset =
-            if kind & 0x80 == 0 { offset % size.clamp(1, 1 << 22) & !511 } else { offset << 16 };
+            if kind & 0x80 == 0 { (offset % size.clamp(1, 1 << 22)) & !511 } else { offset << 16 };
         let length = if kind & 0x40 == 0 { length & !511 } else { length };
         Operation { kind, range: ByteRange::new(offset, offset + u64::from(length)) }
     };

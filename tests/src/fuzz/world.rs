@@ -102,7 +102,9 @@ impl<F: Far> Stream for Wire<F> {
     fn send(&self, data: Vec<Data>) -> impl Future<Output = io::Result<()>> + 'static {
         let closed = self.0.closed.get();
         if !closed {
-            data.iter().for_each(|part| self.0.far.borrow_mut().sent(part));
+            for part in &data {
+                self.0.far.borrow_mut().sent(part);
+            }
             self.0.changed.notify();
         }
         std::future::ready(if closed { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) })
@@ -160,7 +162,9 @@ impl<F: Far> World<F> {
         let (due, rest): (Vec<_>, Vec<_>) = sleepers.drain(..).partition(|(at, _)| *at <= next);
         *sleepers = rest;
         drop(sleepers);
-        due.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in due {
+            waker.wake();
+        }
         true
     }
 }

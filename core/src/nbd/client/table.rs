@@ -162,13 +162,14 @@ impl Table {
                     Answer::Plain => true,
                 };
             s.done = whole;
-            (whole, s.abandoned, s.waker.take())
+            // Who waits for an answer that lacks something is woken when the connection ends for it.
+            (whole, s.abandoned, s.waker.take_if(|_| whole))
         });
         let Some((whole, abandoned, waker)) = whole else { return false };
         if whole && abandoned {
             self.remove(cookie);
         }
-        if let Some(waker) = waker.filter(|_| whole) {
+        if let Some(waker) = waker {
             waker.wake();
         }
         whole

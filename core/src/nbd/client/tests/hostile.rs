@@ -104,6 +104,14 @@ fn replies_that_break_the_protocol_fail_all_that_wait() {
 }
 
 #[test]
+fn an_answer_that_ends_too_early_is_the_end_of_the_only_one_that_waits() {
+    let world = World::default();
+    let client = scripted(&world, |r| honest(r, 1, chunk::NONE, &[]));
+    let found = world.run(async move { read(&client, ByteRange::new(0, 4096)).await });
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
 fn extents_that_lead_nowhere_are_refused() {
     let lists: [&[u8]; 4] = [
         &[0, 0, 0, 1],
