@@ -68,6 +68,12 @@ fn chunk(reply: &mut Reply, kind: u64, content: &[u8]) {
             assert!(content.len() > 8, "a chunk without data");
             reply.data.push((number(&content[..8]), content[8..].to_vec()));
         }
+        2 => {
+            assert_eq!(content.len(), 12, "a hole");
+            let len = usize::try_from(short(&content[8..])).unwrap();
+            assert!((1..=1 << 25).contains(&len), "a hole of {len} bytes");
+            reply.data.push((number(&content[..8]), vec![0; len]));
+        }
         5 => {
             assert!(
                 content.len() > 4 && content.len() % 8 == 4,
