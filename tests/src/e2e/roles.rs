@@ -62,7 +62,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// What our accounts asked for, and what they were refused.
+/// What our accounts asked for and got, and what they never got.
 fn uses(log: &str) -> Result<(BTreeSet<Right>, BTreeSet<Right>)> {
     let prefix = format!("system:serviceaccount:{NAMESPACE}:");
     let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
@@ -78,7 +78,8 @@ fn uses(log: &str) -> Result<(BTreeSet<Right>, BTreeSet<Right>)> {
         let group = text(&object["apiGroup"]);
         let right = (account.to_owned(), group, resource, text(&event["verb"]));
         if event["responseStatus"]["code"] == 403 {
-            refused.insert(right.clone());
+            refused.insert(right);
+            continue;
         }
         // A watch that begins with what is there stands for the list that an older server would need.
         if event["requestURI"].as_str().is_some_and(|uri| uri.contains("sendInitialEvents=true")) {
@@ -86,6 +87,8 @@ fn uses(log: &str) -> Result<(BTreeSet<Right>, BTreeSet<Right>)> {
         }
         used.insert(right);
     }
+    // An API server that has just started refuses until it has read the roles.
+    let refused = refused.difference(&used).cloned().collect();
     Ok((used, refused))
 }
 
@@ -147,6 +150,8 @@ mod tests {
         let (used, refused) = uses(&line(200)).unwrap();
         assert_eq!((used.len(), refused.len()), (1, 0));
         assert_eq!(used.first().unwrap().2, "nodes/status");
-        assert_eq!(uses(&line(403)).unwrap().1.len(), 1);
+        assert_eq!(uses(&line(403)).unwrap(), (BTreeSet::new(), used.clone()));
+        let both = format!("{}\n{}", line(403), line(200));
+        assert_eq!(uses(&both).unwrap(), (used, BTreeSet::new()));
     }
 }
