@@ -1,6 +1,6 @@
 //! The right to write: asked of the engine for each device, and given back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -13,6 +13,12 @@ use crate::engine::error::EngineError;
 
 /// How long the engine may take to open or close a session.
 const SESSION: Duration = Duration::from_secs(5);
+
+/// How long a device of a volume that was taken into a group may take to find it again: its holder tries
+/// each second at most.
+const SERVES_AGAIN: Duration = Duration::from_secs(5);
+/// How often that is asked.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn refusal_of(e: &ClientError) -> EngineError {
     EngineError::new(e.refusal().unwrap_or(Refusal::Unavailable), e.to_string())
@@ -55,8 +61,17 @@ impl Devices {
         }
         let session = self.open_session(attach).ok()??;
         self.close(&attach.engine.api, &attach.volume, session);
-        let there = self.status(record, &Ask::Resize, ANSWER).ok()?;
-        (there.state == DeviceState::Serving).then_some(there)
+        // Its connection ended when the volume changed groups: it may be about to make the next one.
+        let end = Instant::now() + SERVES_AGAIN;
+        loop {
+            let there = self.status(record, &Ask::Resize, ANSWER).ok()?;
+            match there.state {
+                DeviceState::Serving => return Some(there),
+                DeviceState::Gone => return None,
+                _ if Instant::now() >= end => return None,
+                _ => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
     }
 
     /// Ends the session of a device.
