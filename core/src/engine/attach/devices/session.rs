@@ -68,8 +68,8 @@ impl Devices {
             match there.state {
                 DeviceState::Serving => return Some(there),
                 DeviceState::Gone => return None,
-                _ if Instant::now() >= end => return None,
-                _ => std::thread::sleep(LOOK_AGAIN),
+                DeviceState::Waiting if Instant::now() >= end => return None,
+                DeviceState::Waiting => std::thread::sleep(LOOK_AGAIN),
             }
         }
     }
