@@ -5,9 +5,9 @@
 //! uuid: 0123456789abcdef0123456789abcdef
 //! ```
 //!
-//! A directory whose pool was empty when its engine ended holds no file but the attribute
-//! [`ATTRIBUTE`]. It is there only as long as the file is not: a pool whose files somebody removed is another pool, and whoever
-//! asks for its replicas must learn that.
+//! A directory whose pool was empty when its engine ended holds no file; its attribute [`ATTRIBUTE`]
+//! remembers the uuid. The attribute is there only as long as the file is not: a pool whose files
+//! somebody removed is another pool, and whoever asks for its replicas must learn that.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
