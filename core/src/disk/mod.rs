@@ -172,4 +172,10 @@ pub trait Host: Env {
     fn intent_hot(&self) -> usize {
         usize::MAX
     }
+
+    /// How many bytes a resync sends before both sides flush, so that they need not be sent again: what a
+    /// lost session makes it repeat. The simulator's volumes are smaller than one such stretch.
+    fn resync_settle(&self) -> u64 {
+        64 << 20
+    }
 }

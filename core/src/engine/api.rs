@@ -61,6 +61,16 @@ pub enum LinkState {
     Degraded,
 }
 
+/// What happens when the secondary lacks more than its undo logs can hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum UndoFull {
+    /// The last checkpoint stays, and none completes before the limit is raised.
+    #[default]
+    KeepCheckpoint,
+    /// The checkpoint is dropped: nothing can fail over before the copy is whole again.
+    DropCheckpoint,
+}
+
 /// How a group replicates. `None` is the engine's default.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
@@ -74,6 +84,14 @@ pub struct Policy {
     pub window: Option<ByteLen>,
     /// The longest the link may hold up a write.
     pub max_delay: Option<Duration>,
+    /// What happens when the secondary lacks more than its undo logs can hold.
+    pub undo_full: UndoFull,
+    /// The most bytes of a consumer's own writes on the secondary.
+    pub active_limit: Option<ByteLen>,
+    /// Bytes a second that a resync sends at least, though the VM has to wait.
+    pub resync_floor: Option<ByteLen>,
+    /// Bytes a second that it sends at most; `None`: no limit.
+    pub resync_ceiling: Option<ByteLen>,
 }
 
 /// A volume of a group.

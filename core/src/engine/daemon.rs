@@ -1,7 +1,7 @@
 //! `understudyd`, from its start to its end.
 //!
 //! ```text
-//!   certificates ─► open: pool, shards, groups ─► listen: API, NBD, links ─► signal
+//!   certificates ─► open: pool, shards, groups ─► listen: API, NBD, links, metrics ─► signal
 //!     ─► stop accepting ─► end groups (drained) ─► end shards ─► leave an empty pool ─► exit 0
 //!                 within DRAIN; a second signal ends it at once
 //! ```
@@ -61,6 +61,7 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
     let api = config.api.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let nbd = config.nbd.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let link = config.link.as_ref().map(bind).transpose()?;
+    let metrics = config.metrics.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     engine.serve_nbd_at(nbd.first().map(|a| a.address().clone()));
     let places = Places::new(&config.limits);
     for acceptor in nbd {
@@ -68,6 +69,14 @@ async fn serve(config: &Config) -> Result<(), EngineError> {
             engine.clone(),
             acceptor,
             places.clone(),
+            stopping.clone(),
+        ));
+    }
+    for acceptor in metrics {
+        tasks.spawn(listeners::serve_metrics(
+            engine.clone(),
+            acceptor,
+            tls.clone(),
             stopping.clone(),
         ));
     }
@@ -145,9 +154,11 @@ async fn serve_api(
     stop: Stop,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
+    let refused = engine.refused().clone();
     let service = Service::new(engine, stop.clone());
     let served =
-        listeners::api::serve(service, reporter, health, acceptors, tls, limit, stop).await;
+        listeners::api::serve(service, reporter, health, acceptors, tls, (limit, &refused), stop)
+            .await;
     if let Err(e) = served {
         warn!("the engine API ended: {e}");
     }

@@ -24,6 +24,7 @@ pub mod error;
 mod groups;
 pub mod health;
 mod listeners;
+mod metrics;
 mod pool;
 pub mod proto;
 mod registry;

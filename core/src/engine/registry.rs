@@ -35,6 +35,7 @@ use super::config::{Config, Limits};
 use super::error::EngineError;
 use super::groups as on_shard;
 use super::groups::Offer;
+use super::metrics::{Refused, Sample};
 use super::pool::Pool;
 use super::shards::{ShardId, Shards};
 use crate::runtime::Address;
@@ -55,6 +56,8 @@ pub(crate) struct Engine {
     structure: Arc<tokio::sync::Mutex<()>>,
     /// Counts changes of any group.
     changes: watch::Sender<u64>,
+    /// Connections that were refused.
+    refused: Refused,
     /// Where NBD is served first, for the URIs in status; set once the listeners are up.
     nbd: Mutex<Option<Address>>,
     /// Where tests end it.
@@ -105,6 +108,7 @@ impl Engine {
             state: Mutex::default(),
             structure: Arc::default(),
             changes: watch::Sender::new(0),
+            refused: Refused::default(),
             nbd: Mutex::default(),
             #[cfg(test)]
             crash: crash::Crash::default(),
@@ -214,6 +218,27 @@ impl Engine {
             groups,
             replicas: state.replicas.iter().filter_map(replica).collect(),
         }
+    }
+
+    /// Connections that were refused, for who refuses them.
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// The engine now, for metrics. A group that is closed for a change is left out: it is there again
+    /// at the next look.
+    pub(crate) async fn sample(&self) -> Result<Sample, EngineError> {
+        let mut groups = Vec::new();
+        for shard in self.shards.all() {
+            groups.extend(self.shards.run(shard, |_| async { Ok(on_shard::samples()) }).await?);
+        }
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
+        let capacity = self.capacity().await;
+        let state = self.state();
+        let damaged = state.groups.values().filter(|g| g.is_err()).count()
+            + state.replicas.values().filter(|r| r.is_err()).count();
+        let replicas = state.replicas.len();
+        Ok(Sample { groups, damaged, replicas, capacity, refused: self.refused.all() })
     }
 
     /// What NBD clients may open, and on which shard it is.

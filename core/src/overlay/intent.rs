@@ -243,6 +243,11 @@ impl<D: Disk> IntentLog<D> {
             .collect()
     }
 
+    /// How often it was made durable, or began to be.
+    pub fn commits(&self) -> u64 {
+        self.0.borrow().begun
+    }
+
     /// Lets a sweep leave alone at most so many regions, and never more than [`INTENT_HOT`].
     pub fn limit_hot(&self, hot: usize) {
         self.0.borrow_mut().hot = hot.min(INTENT_HOT);

@@ -41,7 +41,7 @@ pub use label::{LABEL_LEN, Label};
 pub use range_lock::{RangeGuard, RangeLock};
 pub use superblock::{
     ActiveId, CARRIED_MAX, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role,
-    SUPERBLOCK_LEN, Sessions, Stage, Superblock, UNDO_LOGS_MAX,
+    SUPERBLOCK_LEN, Sessions, Stage, Superblock, UNDO_LOGS_MAX, UndoFull,
 };
 pub use undo::{Content, Place, Saved, UndoLog};
 

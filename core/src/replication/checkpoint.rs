@@ -30,10 +30,14 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
         wait_until_due(&p, &peer, last_cut).await;
         peer.leg.changed.wait_until(|| peer.leg.can_cut() && !peer.stopping.get()).await;
         last_cut = p.host.now();
+        let early = peer.leg.wants_early_cut();
         match cut(&p, &peer).await {
             Ok(true) => {
                 // Nothing was awaited since the cut: it is behind every request so far.
                 peer.served.set(peer.requested.get());
+                if early {
+                    p.counters.early_cuts.one();
+                }
                 p.changed.notify();
             }
             // The session went away or a write went missing while the epoch was made durable.

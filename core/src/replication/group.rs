@@ -12,6 +12,7 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
+use super::counters::Counters;
 use super::logs::LogFiles;
 use super::primary::Primary;
 use super::promoted::Promoted;
@@ -62,6 +63,7 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) closed: Cell<bool>,
     /// An error that belongs to no session: an inbound writer that went away.
     pub(crate) inbound_error: RefCell<Option<String>>,
+    pub(crate) counters: Rc<Counters>,
     pub(crate) changed: Signal,
 }
 
@@ -182,6 +184,7 @@ impl<H: Host> Group<H> {
             promoting: Cell::new(false),
             closed: Cell::new(false),
             inbound_error: RefCell::default(),
+            counters: Rc::default(),
             changed: Signal::new(),
         }))
     }

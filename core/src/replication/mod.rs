@@ -4,6 +4,7 @@
 //!   Group (group, operate, resume, report)
 //!     ├─ machine      which operation is allowed in which stage: pure
 //!     ├─ Store        the group superblock, one atomic change at a time
+//!     ├─ Counters     what it has done so far, for metrics
 //!     ├─ Primary      the VM's side: local disk beside the forwarding leg
 //!     │    ├─ Peer        what it has besides with a peer: leg, intent marks, errors
 //!     │    ├─ Leg         spans, missing, window: what the peer has and lacks
@@ -25,6 +26,7 @@
 mod align;
 mod apply;
 mod checkpoint;
+mod counters;
 mod forwarding;
 mod group;
 mod inbound;
@@ -52,13 +54,14 @@ mod store;
 mod view;
 mod volume;
 
+pub use counters::Counts;
 pub use forwarding::ForwardingLeg;
 pub use group::Group;
 pub use operate::{FailoverSpec, StartSpec};
 pub use replica::Replica;
 pub(crate) use replica::slot_of;
 pub use serve::serve_link;
-pub use status::{Checkpoint, GroupNames, GroupStatus, LinkState};
+pub use status::{Checkpoint, GroupNames, GroupStatus, Limits, LinkState};
 pub use volume::{ExportKind, Volume};
 
 #[cfg(test)]

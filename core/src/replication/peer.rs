@@ -27,6 +27,10 @@ pub(crate) struct Peer<H: Host> {
     pub(crate) trouble: RefCell<Option<String>>,
     /// The first error since the last complete checkpoint, for `get_error`.
     pub(crate) error: RefCell<Option<String>>,
+    /// Bytes a second that a resync makes; 0 while there is none, or nothing is known yet.
+    pub(crate) resync_rate: Cell<u64>,
+    /// The peer forgets its checkpoint at the next hello, and what it lacks is known all the same.
+    pub(crate) is_dropping: Cell<bool>,
     /// The last frame was sent; what is written from here on is the solo primary's.
     pub(crate) stopping: Cell<bool>,
     pub(crate) tasks: RefCell<Vec<Task>>,
@@ -48,6 +52,8 @@ impl<H: Host> Peer<H> {
             last: Cell::new(last),
             trouble: RefCell::default(),
             error: RefCell::default(),
+            resync_rate: Cell::default(),
+            is_dropping: Cell::default(),
             stopping: Cell::default(),
             tasks: RefCell::default(),
         })

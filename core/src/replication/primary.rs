@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::align;
+use super::counters::Counters;
 use super::leg::{Completed, Ticket};
 use super::local::Local;
 use super::peer::{InPath, Peer};
@@ -35,6 +36,7 @@ pub(crate) struct Primary<H: Host> {
     /// Set when the role has ended: what is in flight fails before it completes (invariant 5).
     pub(crate) ended: Cell<bool>,
     pub(crate) policy: RefCell<Policy>,
+    pub(crate) counters: Rc<Counters>,
     /// Something that the status shows has changed.
     pub(crate) changed: Signal,
 }
@@ -77,6 +79,7 @@ impl<H: Host> Primary<H> {
         host: &H,
         store: Rc<Store<H>>,
         locals: Vec<Local<H>>,
+        counters: Rc<Counters>,
         changed: Signal,
     ) -> Rc<Self> {
         let policy = store.state().policy.clone();
@@ -90,6 +93,7 @@ impl<H: Host> Primary<H> {
             peer: RefCell::new(None),
             ended: Cell::new(false),
             policy: RefCell::new(policy),
+            counters,
             changed,
         })
     }
@@ -112,6 +116,13 @@ impl<H: Host> Primary<H> {
 
     /// Reads at any alignment.
     pub(crate) async fn read(&self, v: VolumeIndex, at: ByteOffset, buf: Buf) -> (Buf, Result<()>) {
+        self.counters.reads.one();
+        self.counters.read_bytes.add(u64_of(buf.len()));
+        let (buf, r) = self.read_local(v, at, buf).await;
+        (buf, self.answered(r))
+    }
+
+    async fn read_local(&self, v: VolumeIndex, at: ByteOffset, buf: Buf) -> (Buf, Result<()>) {
         let volume = match self.check().and_then(|()| self.volume(v)) {
             Ok(volume) => volume,
             Err(e) => return (buf, Err(e)),
@@ -128,6 +139,21 @@ impl<H: Host> Primary<H> {
         at: ByteOffset,
         payload: Payload,
     ) -> Result<()> {
+        self.counters.writes.one();
+        self.counters.write_bytes.add(payload.len());
+        let r = self.write_pieces(v, at, payload).await;
+        self.answered(r)
+    }
+
+    /// Counts what a request came to.
+    fn answered(&self, r: Result<()>) -> Result<()> {
+        if r.is_err() {
+            self.counters.failed.one();
+        }
+        r
+    }
+
+    async fn write_pieces(&self, v: VolumeIndex, at: ByteOffset, payload: Payload) -> Result<()> {
         let all = ByteRange::new(at.0, at.0 + payload.len());
         match payload {
             Payload::Data(data) if all.len() <= BUF_PIECE => {
@@ -233,6 +259,12 @@ impl<H: Host> Primary<H> {
 
     /// Makes what completed before durable; in `Synchronous` mode on both sides.
     pub(crate) async fn flush(&self, v: VolumeIndex) -> Result<()> {
+        self.counters.flushes.one();
+        let r = self.flush_volume(v).await;
+        self.answered(r)
+    }
+
+    async fn flush_volume(&self, v: VolumeIndex) -> Result<()> {
         self.check()?;
         let peer = self.peer.borrow().clone();
         if let Some(peer) = peer.filter(|_| self.policy.borrow().mode == Mode::Synchronous) {
@@ -257,12 +289,15 @@ impl<H: Host> Primary<H> {
 
     /// Notes a complete checkpoint.
     pub(crate) fn completed(&self, peer: &Peer<H>, c: Completed) {
+        let done = self.host.wall();
         peer.last.set(super::status::Checkpoint {
             epoch: c.epoch,
             cut: c.cut,
-            done: self.host.wall(),
+            done,
             bytes: c.bytes,
         });
+        self.counters.checkpoints.one();
+        self.counters.checkpoint_micros.time(done.0.saturating_sub(c.cut.0));
         *peer.error.borrow_mut() = None;
         peer.sweep_intent();
         self.changed.notify();

@@ -126,6 +126,8 @@ async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: 
     written?;
     s.chain.complete(closed, actives);
     s.last.set(super::status::Checkpoint { epoch: closed, cut, done, bytes });
+    s.counters.checkpoints.one();
+    s.counters.checkpoint_micros.time(done.0.saturating_sub(cut.0));
     *s.error.borrow_mut() = None;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a group says of itself, gathered.
 
 use super::group::{Group, Part};
-use super::status::{Checkpoint, GroupStatus, LinkState};
+use super::status::{Checkpoint, GroupStatus, Limits, LinkState};
 use crate::disk::Host;
 use crate::units::Epoch;
 
@@ -20,6 +20,13 @@ impl<H: Host> Group<H> {
                 done: s.record_done,
                 bytes: s.record_bytes,
             },
+            limits: Limits {
+                window: s.policy.window,
+                undo: s.policy.undo_limit,
+                active: s.policy.active_limit,
+            },
+            counts: self.0.counters.now(),
+            intent_syncs: self.0.intent.borrow().as_ref().map_or(0, |i| i.commits()),
             ..GroupStatus::default()
         };
         drop(s);
@@ -31,10 +38,12 @@ impl<H: Host> Group<H> {
                     out.commit = q.progress();
                 }
                 let Some(peer) = &*p.peer.borrow() else { return out };
+                out.undo = peer.leg.peer_undo();
                 out.epoch = peer.leg.open_epoch();
                 out.checkpoint = peer.last.get();
                 out.at_risk = peer.leg.at_risk_bytes();
                 out.missing = peer.leg.missing_bytes();
+                out.resync_rate = peer.resync_rate.get();
                 let now =
                     peer.trouble.borrow().clone().filter(|now| out.error.as_ref() != Some(now));
                 if let Some(now) = now {
@@ -42,7 +51,8 @@ impl<H: Host> Group<H> {
                     let first = out.error.take().map(|e| format!("; before that: {e}"));
                     out.error = Some(now + &first.unwrap_or_default());
                 }
-                if peer.leg.is_undo_full() {
+                out.undo_full = peer.leg.is_undo_full();
+                if out.undo_full {
                     // What a person has to do goes first, whatever else went wrong before.
                     let before = out.error.take().map(|e| format!("; before that: {e}"));
                     out.error = Some(format!(

@@ -60,9 +60,14 @@ impl<H: Host> Group<H> {
     /// A primary on the plain disks, solo until a peer is connected.
     pub(crate) fn become_primary(&self) -> Rc<Primary<H>> {
         let locals = self.disks().into_iter().map(Local::Plain).collect();
-        let p = Primary::new(&self.0.host, self.0.store.clone(), locals, self.0.changed.clone());
+        let p = self.primary_on(locals);
         *self.0.part.borrow_mut() = Part::Primary(p.clone(), None);
         p
+    }
+
+    fn primary_on(&self, locals: Vec<Local<H>>) -> Rc<Primary<H>> {
+        let g = &self.0;
+        Primary::new(&g.host, g.store.clone(), locals, g.counters.clone(), g.changed.clone())
     }
 
     /// Gives the primary its peer, if the superblock names one. `anew`: nothing is known of what
@@ -97,7 +102,7 @@ impl<H: Host> Group<H> {
             (s.epoch, if anew { Checkpoint::default() } else { last }, s.policy.clone())
         };
         let lens = self.0.replicas.iter().map(|r| r.disk.len()).collect();
-        let leg = Leg::new(&self.0.host, epoch, lens, missing, &policy);
+        let leg = Leg::new(&self.0.host, epoch, lens, missing, &policy, self.0.counters.clone());
         *p.policy.borrow_mut() = policy;
         let peer = Peer::new(leg, intent, last);
         let spawn =
@@ -157,6 +162,7 @@ impl<H: Host> Group<H> {
             claimed: RefCell::new(vec![Bitmap::new(); volumes.len()]),
             volumes,
             logs: self.0.logs.clone(),
+            counters: self.0.counters.clone(),
             chain,
             log: RefCell::default(),
             saving: Cell::new(record != Epoch::NONE),
@@ -177,6 +183,7 @@ impl<H: Host> Group<H> {
             last: Cell::new(last),
             slots: RefCell::new(slots),
             consumer_writes: Cell::default(),
+            active_reserved: Cell::default(),
             keeps_active: Cell::default(),
             holders: Cell::default(),
             ended: Cell::default(),
@@ -235,6 +242,7 @@ impl<H: Host> Group<H> {
             self.disks(),
             chain,
             commit,
+            self.0.counters.clone(),
             self.0.changed.clone(),
         );
         self.serve_promoted(promoted);
@@ -248,7 +256,7 @@ impl<H: Host> Group<H> {
                 Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))
             })
             .collect();
-        let p = Primary::new(&self.0.host, self.0.store.clone(), locals, self.0.changed.clone());
+        let p = self.primary_on(locals);
         *self.0.part.borrow_mut() = Part::Primary(p, Some(promoted.clone()));
         self.0.host.spawn("commit", promoted.commit());
         self.0.changed.notify();

@@ -1,28 +1,43 @@
 //! Sends what the peer lacks: nothing but writes of an epoch that can't close before they are sent.
 //!
 //! ```text
-//!   missing ─► lock the range ─► read our disk ─► its frame enters the window ─► unlock
+//!   missing ─► lock the range ─► read our disk ─► its frame enters the window ─► unlock ─► pace
+//!                                                 now and then: both sides flush; sent for good
 //! ```
 //! The read and the place in the stream are under the range's lock, so no write of the VM can come
-//! in between. The VM goes first: the resync uses at most half of the window.
+//! in between. The VM goes first: the resync uses at most half of the window, unless it falls behind
+//! the policy's floor (pace.rs).
+
+mod pace;
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use self::pace::Pace;
 use super::peer::Peer;
 use super::primary::Primary;
 use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Host, Result};
 use crate::link::frame::Body;
-use crate::runtime::Buf;
+use crate::runtime::{Buf, timeout};
 use crate::units::{ByteRange, CLUSTER, VolumeIndex, usize_of};
 
 /// The most bytes of one step.
 const STEP: u64 = 256 << 10;
 
+/// How long the resync waits for room before it looks again whether it has fallen behind its floor.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Runs until cancelled.
 pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
+    let mut pace = Pace::new(p.host.now());
+    let mut unsettled = 0;
     loop {
-        peer.leg.changed.wait_until(|| peer.leg.is_up() && peer.leg.missing_bytes() > 0).await;
+        if !peer.leg.is_up() || peer.leg.missing_bytes() == 0 {
+            peer.resync_rate.set(0);
+            peer.leg.changed.wait_until(|| peer.leg.is_up() && peer.leg.missing_bytes() > 0).await;
+            pace = Pace::new(p.host.now());
+        }
         for i in 0..p.volumes.len() {
             let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
             let mut from = 0;
@@ -31,30 +46,65 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
                 .next_missing(v, from, peer.leg.resync_step(STEP))
                 .filter(|_| peer.leg.is_up())
             {
-                match step(&p, &peer, v, range).await {
-                    Ok(true) => from = range.end,
-                    Ok(false) => wait_for_room(&peer).await,
+                let now = p.host.now();
+                let (floor, ceiling) = {
+                    let policy = p.policy.borrow();
+                    (policy.resync_floor, policy.resync_ceiling)
+                };
+                if let Some(wait) = pace.wait(now, ceiling) {
+                    p.host.sleep(wait).await;
+                }
+                match step(&p, &peer, v, range, pace.is_behind(now, floor)).await {
+                    Ok(true) => {
+                        from = range.end;
+                        pace.sent(p.host.now(), range.len());
+                        peer.resync_rate.set(pace.rate());
+                        unsettled += range.len();
+                    }
+                    Ok(false) => wait_for_room(&p, &peer).await,
                     Err(e) => {
                         peer.note(format!("resync can't read {range}: {e}"));
                         p.changed.notify();
-                        p.host.sleep(std::time::Duration::from_secs(1)).await;
+                        p.host.sleep(Duration::from_secs(1)).await;
                     }
+                }
+                if unsettled >= p.host.resync_settle() {
+                    settle(&p, &peer).await;
+                    unsettled = 0;
                 }
             }
         }
     }
 }
 
-/// Ends when the window may have room again.
-async fn wait_for_room<H: Host>(peer: &Peer<H>) {
-    let changed = peer.leg.changed.wait();
-    match peer.leg.window() {
-        Some(w) => {
-            let drained = w.drained().wait();
-            let _ = futures::future::select(changed, drained).await;
+/// Makes what was sent durable on both sides, so that it need not be sent again.
+async fn settle<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) {
+    let Some(settling) = peer.leg.begin_settling() else { return };
+    let there = peer.leg.await_settling(&settling, || peer.flushed.get()).await;
+    let here = there && p.flush_all().await.is_ok();
+    peer.leg.end_settling(&settling, here);
+    if here {
+        peer.sweep_intent();
+        if let Err(e) = peer.intent.commit().await {
+            peer.note(format!("the intent log can't be written: {e}"));
         }
-        None => changed.await,
     }
+    p.changed.notify();
+}
+
+/// Ends when the window may have room again, or it is time to look.
+async fn wait_for_room<H: Host>(p: &Primary<H>, peer: &Peer<H>) {
+    let changed = peer.leg.changed.wait();
+    let room = async {
+        match peer.leg.window() {
+            Some(w) => {
+                let drained = w.drained().wait();
+                let _ = futures::future::select(changed, drained).await;
+            }
+            None => changed.await,
+        }
+    };
+    timeout(&p.host, PATIENCE, room).await;
 }
 
 /// Sends one range; `false` if there was no room.
@@ -63,6 +113,7 @@ async fn step<H: Host>(
     peer: &Rc<Peer<H>>,
     v: VolumeIndex,
     range: ByteRange,
+    is_behind: bool,
 ) -> Result<bool> {
     let Some(volume) = p.volumes.get(v.get()) else { return Ok(true) };
     let range = range.intersect(ByteRange::new(0, volume.local.len()));
@@ -72,16 +123,15 @@ async fn step<H: Host>(
     let locked = if bug(Bug::ResyncUnlocked) { ByteRange::default() } else { range };
     let _guard = volume.lock.lock(locked).await;
     for (part, allocated) in in_clusters(volume.local.allocation(range).await?) {
-        if !allocated {
-            if peer.leg.try_enter(v, part, || Body::Discard(v, part), 0).is_none() {
-                return Ok(false);
-            }
-            continue;
-        }
-        let (buf, r) = volume.local.read(part.offset(), Buf::new(usize_of(part.len()))).await;
-        r?;
-        let data = buf.freeze();
-        if peer.leg.try_enter(v, part, || Body::Resync(v, part, data), part.len()).is_none() {
+        let frame = if allocated {
+            let (buf, r) = volume.local.read(part.offset(), Buf::new(usize_of(part.len()))).await;
+            r?;
+            Body::Resync(v, part, buf.freeze())
+        } else {
+            Body::Discard(v, part)
+        };
+        let len = if allocated { part.len() } else { 0 };
+        if peer.leg.try_enter(v, part, || frame, len, is_behind).is_none() {
             return Ok(false);
         }
     }

@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::counters::Counters;
 use super::group::ActiveFiles;
 use super::logs::LogFiles;
 use super::staging::{Staging, Taken};
@@ -30,6 +31,7 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) store: Rc<Store<H>>,
     pub(crate) volumes: Vec<SecondaryVolume<H>>,
     pub(crate) logs: Rc<LogFiles<H>>,
+    pub(crate) counters: Rc<Counters>,
     /// Which logs and actives lie over the last checkpoint.
     pub(crate) chain: Chain<H::Disk>,
     /// The newest log, if it may still be written: a recovered one may not.
@@ -67,6 +69,8 @@ pub(crate) struct Secondary<H: Host> {
     /// Which of the two active files of each volume the current checkpoint uses, and who writes.
     pub(crate) slots: RefCell<ActiveFiles<H>>,
     pub(crate) consumer_writes: Cell<usize>,
+    /// Bytes that a consumer's writes in flight may add to the active disk.
+    pub(crate) active_reserved: Cell<u64>,
     /// A record is being written that keeps the active disk, which is blank: no consumer's write
     /// begins meanwhile, or it would show over the next checkpoint.
     pub(crate) keeps_active: Cell<bool>,
@@ -108,6 +112,7 @@ impl<H: Host> Secondary<H> {
         if self.failed.borrow().is_some() {
             return;
         }
+        self.counters.secondary_errors.one();
         let text = format!("{why:?}");
         *self.failed.borrow_mut() = Some(text.clone());
         self.error.borrow_mut().get_or_insert_with(|| text.clone());

@@ -116,7 +116,7 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
         epoch: g.epoch.max(s.open_epoch.get()),
         record: g.record,
         blank: g.blank,
-        anew: false,
+        anew: g.anew,
         members: g.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
     }
 }
@@ -195,6 +195,11 @@ async fn receive<H: Host>(
     let mut told = (0, 0);
     loop {
         let (sequence, body) = connection.receive(SILENCE_MAX).await?;
+        if s.store.state().anew {
+            // It goes on, so it has read our hello, and knows that nothing was known.
+            let known = s.store.update(|g| g.anew = false).await;
+            known.map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
+        }
         if s.failed.borrow().is_some() {
             return Err(LinkError::Own(s.failed.borrow().clone().unwrap_or_default()));
         }

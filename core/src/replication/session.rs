@@ -15,6 +15,7 @@ use crate::bug::{Bug, bug};
 use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
+use crate::overlay::UndoFull;
 use crate::runtime::{Address, Stream, Task, timeout};
 use crate::units::Epoch;
 
@@ -115,11 +116,10 @@ async fn talk<H: Host>(
         ));
     }
     check_record(theirs.record, peer.last.get().epoch).map_err(LinkError::Own)?;
-    if theirs.record == Epoch::NONE {
+    if theirs.record == Epoch::NONE && is_unknown(p, peer, &theirs) {
         lacks_all(p, peer, theirs.blank).await?;
     }
-    // A peer without a record lacks everything, after a restart of ours too: it may be forgotten
-    // now that nothing was known.
+    // It may be forgotten that nothing was known: what is missing stands in the intent log.
     p.store
         .update(|s| {
             s.epoch = s.epoch.max(open);
@@ -128,6 +128,7 @@ async fn talk<H: Host>(
         .await
         .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     peer.flushed.set(0);
+    peer.is_dropping.set(false);
     peer.leg.session_up(window.clone(), open, theirs.record);
     *peer.trouble.borrow_mut() = None;
     settle(p, peer, None);
@@ -239,6 +240,13 @@ fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String> {
     ))
 }
 
+/// Whether nothing is known of what a peer without a checkpoint holds: of the first hello, of a replica
+/// that was started since, and of one that had a checkpoint and is now an older copy of itself.
+fn is_unknown<H: Host>(p: &Primary<H>, peer: &Peer<H>, theirs: &Hello) -> bool {
+    let first = p.store.state().anew && !peer.is_dropping.get();
+    first || theirs.anew || peer.last.get().epoch != Epoch::NONE
+}
+
 /// The peer has no checkpoint: it lacks everything; of a replica just made only what is allocated.
 async fn lacks_all<H: Host>(
     p: &Rc<Primary<H>>,
@@ -251,18 +259,20 @@ async fn lacks_all<H: Host>(
         drop(volume.lock.lock(crate::units::ByteRange::new(0, u64::MAX)).await);
         let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
         let all = crate::units::ByteRange::new(0, volume.local.len());
-        if !blank && !bug(Bug::HolesLeft) {
-            peer.leg.mark_missing(v, all);
-            continue;
+        let mut parts = vec![(all, true)];
+        if blank || bug(Bug::HolesLeft) {
+            let found = volume.local.allocation(all).await;
+            parts = found.map_err(|e| LinkError::Own(e.to_string()))?;
+            parts.retain(|(_, allocated)| *allocated);
         }
-        let parts = volume.local.allocation(all).await;
-        for (range, allocated) in parts.map_err(|e| LinkError::Own(e.to_string()))? {
-            if allocated {
-                peer.leg.mark_missing(v, range);
-            }
+        for (range, _) in &parts {
+            peer.leg.mark_missing(v, *range);
         }
+        // A restart of ours goes on from there.
+        let marked = peer.intent.mark_many(v, parts.into_iter().map(|(range, _)| range)).await;
+        marked.map_err(|e| LinkError::Own(e.to_string()))?;
     }
-    // Nor are they in the intent log: the peer's first record must hold nothing that a power cut here
+    // Writes that began while there was no peer are in no bitmap: the peer's first record must hold nothing that a power cut here
     // could still take away.
     if bug(Bug::FirstRecordUnflushed) {
         return Ok(());
@@ -294,6 +304,11 @@ async fn receive<H: Host>(
                 if peer.leg.wants_early_cut() {
                     peer.leg.changed.notify();
                 }
+                if peer.leg.is_undo_full()
+                    && p.policy.borrow().undo_full == UndoFull::DropCheckpoint
+                {
+                    return Err(drop_checkpoint(p, peer).await);
+                }
             }
             Body::Record(e) => settle(p, peer, Some(e)),
             Body::Flushed(s) => {
@@ -319,6 +334,29 @@ async fn receive<H: Host>(
             }
         }
     }
+}
+
+/// Gives the peer's checkpoint up, as the policy says: the next hello makes the peer forget it. What it
+/// lacks stays known, unless this engine is restarted before that hello: then everything counts.
+async fn drop_checkpoint<H: Host>(p: &Primary<H>, peer: &Peer<H>) -> LinkError {
+    let durable = p
+        .store
+        .update(|s| {
+            s.anew = true;
+            s.record = Epoch::NONE;
+        })
+        .await;
+    if let Err(e) = durable {
+        return LinkError::Own(format!("superblock: {e}"));
+    }
+    peer.is_dropping.set(true);
+    peer.last.set(super::status::Checkpoint::default());
+    p.counters.dropped_checkpoints.one();
+    LinkError::Own(
+        "what the peer lacks does not fit into its undo logs: its checkpoint is dropped, as the \
+         policy whenUndoFull says"
+            .into(),
+    )
 }
 
 /// Takes a record of the peer into account; completes what is complete by it.

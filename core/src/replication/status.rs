@@ -1,5 +1,6 @@
 //! What a group says of itself: plain data.
 
+use super::counters::Counts;
 use crate::overlay::{Role, Stage};
 use crate::runtime::Wall;
 use crate::units::{Epoch, Generation, GroupId, VolumeId};
@@ -48,9 +49,11 @@ pub struct GroupStatus {
     pub at_risk: u64,
     /// Of these: what the peer still lacks.
     pub missing: u64,
+    /// Bytes a second at which that is sent; 0: not known.
+    pub resync_rate: u64,
     /// Queued for the peer and not acknowledged, in bytes.
     pub window: u64,
-    /// Held in open undo logs, in bytes.
+    /// Held in open undo logs, in bytes; on the primary what it counts for the peer.
     pub undo: u64,
     /// A consumer's own writes on the secondary, in bytes.
     pub active: u64,
@@ -58,8 +61,27 @@ pub struct GroupStatus {
     pub commit: (u64, u64),
     /// Frames of this session: queued, acknowledged, applied.
     pub frames: (u64, u64, u64),
+    /// What the peer lacks does not fit into its undo logs: no checkpoint completes.
+    pub undo_full: bool,
+    /// The limits that `window`, `undo` and `active` can come to, in bytes.
+    pub limits: Limits,
+    /// What it has done since it was opened.
+    pub counts: Counts,
+    /// How often its intent log was made durable.
+    pub intent_syncs: u64,
     /// The first error that no later checkpoint has cleared.
     pub error: Option<String>,
+}
+
+/// What a group may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Queued for the peer, in bytes.
+    pub window: u64,
+    /// In open undo logs, in bytes.
+    pub undo: u64,
+    /// A consumer's own writes, in bytes.
+    pub active: u64,
 }
 
 /// The identity of a group and its volumes.

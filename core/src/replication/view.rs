@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::secondary::{Secondary, SecondaryVolume};
 use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
-use crate::overlay::Point;
+use crate::overlay::{Active, ActiveState, Point};
 use crate::runtime::{Buf, Data};
 use crate::units::{
     BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
@@ -40,6 +40,21 @@ impl<H: Host> Drop for Writing<H> {
     fn drop(&mut self) {
         self.0.consumer_writes.set(self.0.consumer_writes.get() - 1);
     }
+}
+
+/// Bytes that a write in flight may add to the active disk.
+struct Reserved<H: Host>(Rc<Secondary<H>>, u64);
+
+impl<H: Host> Drop for Reserved<H> {
+    fn drop(&mut self) {
+        self.0.active_reserved.set(self.0.active_reserved.get() - self.1);
+    }
+}
+
+/// How many bytes a write of `range` adds to what an active disk holds.
+pub(super) fn added<D: Disk>(active: &Active<D>, range: ByteRange) -> u64 {
+    let new = active.pieces(range.round_out(CLUSTER)).into_iter();
+    new.filter(|(_, state)| *state != ActiveState::Data).map(|(r, _)| r.len()).sum()
 }
 
 impl<H: Host> Secondary<H> {
@@ -120,6 +135,31 @@ impl<H: Host> Secondary<H> {
         hold.point.active(v).flush().await
     }
 
+    /// Room in the active disk for a write of `range`; an error at the policy's limit.
+    fn reserve(
+        self: &Rc<Self>,
+        point: &Point<H::Disk>,
+        v: VolumeIndex,
+        range: ByteRange,
+        is_data: bool,
+    ) -> Result<Reserved<H>> {
+        let needed = if is_data { added(&point.active(v), range) } else { 0 };
+        let limit = self.store.state().policy.active_limit;
+        let taken = self.active_bytes().saturating_add(self.active_reserved.get());
+        if needed > 0 && taken.saturating_add(needed) > limit {
+            self.counters.active_full.one();
+            return Err(Error::own(
+                ErrorKind::NoSpace,
+                format!(
+                    "ActiveFull: own writes over a checkpoint may take {limit} bytes; they go at the \
+                     next checkpoint, or raise activeLimit"
+                ),
+            ));
+        }
+        self.active_reserved.set(self.active_reserved.get() + needed);
+        Ok(Reserved(self.clone(), needed))
+    }
+
     /// `None`: zeroes, of whole clusters.
     async fn view_change(
         self: &Rc<Self>,
@@ -134,6 +174,7 @@ impl<H: Host> Secondary<H> {
             self.consumer_writes.set(self.consumer_writes.get() + 1);
             let writing = Writing(self.clone());
             let hold = self.hold()?;
+            let _room = self.reserve(&hold.point, v, range, data.is_some())?;
             let written = change_at(&hold.point, v, volume, range, data.clone()).await;
             let is_current = hold.point.is_current();
             drop((writing, hold));

@@ -240,6 +240,10 @@ impl Host for SimHost {
     fn intent_hot(&self) -> usize {
         self.world.intent_hot.get()
     }
+
+    fn resync_settle(&self) -> u64 {
+        self.world.resync_settle.get()
+    }
 }
 
 /// Waits until the clock of its node shows a time, however the clock is turned meanwhile.

@@ -194,6 +194,11 @@ impl Sim {
         self.world.intent_hot.set(regions);
     }
 
+    /// How many bytes a resync sends before both sides flush.
+    pub fn set_resync_settle(&self, bytes: u64) {
+        self.world.resync_settle.set(bytes);
+    }
+
     /// What power cuts keep of what was not flushed. By seed unless set.
     pub fn set_keep(&self, keep: Keep) {
         self.world.keep.set(keep);

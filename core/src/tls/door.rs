@@ -1,10 +1,11 @@
 //! Where somebody may come in, and who.
 //!
 //! ```text
-//!              engine/*   operator   csi-controller
-//!   Link          yes        -            -            the engine of the peer, if one is named
-//!   Nbd           yes        -            -
-//!   Api           yes       yes          yes           and then per call: `engine`'s own table
+//!              engine/*   operator   csi-controller   metrics
+//!   Link          yes        -            -             -      the engine of the peer, if one is named
+//!   Nbd           yes        -            -             -
+//!   Api           yes       yes          yes            -      and then per call: `engine`'s own table
+//!   Metrics        -        yes           -            yes
 //! ```
 
 use super::Identity;
@@ -18,18 +19,23 @@ pub enum Door {
     Nbd,
     /// The engine API.
     Api,
+    /// What Prometheus reads.
+    Metrics,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Link, Self::Nbd, Self::Api];
+    pub const ALL: [Self; 4] = [Self::Link, Self::Nbd, Self::Api, Self::Metrics];
 
     /// Whether somebody may come in here.
     pub fn admits(self, who: &Identity) -> bool {
         match (self, who) {
-            (_, Identity::Engine(_))
-            | (Self::Api, Identity::Operator | Identity::CsiController) => true,
-            (Self::Link | Self::Nbd, Identity::Operator | Identity::CsiController) => false,
+            (Self::Link | Self::Nbd | Self::Api, Identity::Engine(_))
+            | (Self::Api, Identity::Operator | Identity::CsiController)
+            | (Self::Metrics, Identity::Operator | Identity::Metrics) => true,
+            (Self::Link | Self::Nbd, Identity::Operator | Identity::CsiController)
+            | (Self::Link | Self::Nbd | Self::Api, Identity::Metrics)
+            | (Self::Metrics, Identity::Engine(_) | Identity::CsiController) => false,
         }
     }
 
@@ -40,6 +46,7 @@ impl Door {
             Self::Link => Some(b"understudy-link"),
             Self::Nbd => None,
             Self::Api => Some(b"h2"),
+            Self::Metrics => Some(b"http/1.1"),
         }
     }
 }
@@ -50,6 +57,7 @@ impl std::fmt::Display for Door {
             Self::Link => "links",
             Self::Nbd => "NBD",
             Self::Api => "the engine API",
+            Self::Metrics => "metrics",
         })
     }
 }

@@ -5,6 +5,7 @@
 //!     spiffe://understudy.dev/engine/NODE       the engine of a node, and what attaches on it
 //!     spiffe://understudy.dev/operator
 //!     spiffe://understudy.dev/csi-controller
+//!     spiffe://understudy.dev/metrics           who may read metrics, and nothing else
 //! ```
 //!
 //! Names of hosts and common names mean nothing here: addresses change owners.
@@ -42,6 +43,8 @@ pub enum Identity {
     Operator,
     /// The CSI controller.
     CsiController,
+    /// Who reads metrics.
+    Metrics,
 }
 
 impl Identity {
@@ -74,6 +77,7 @@ impl fmt::Display for Identity {
             Self::Engine(node) => write!(f, "engine/{node}"),
             Self::Operator => f.write_str("operator"),
             Self::CsiController => f.write_str("csi-controller"),
+            Self::Metrics => f.write_str("metrics"),
         }
     }
 }
@@ -87,9 +91,10 @@ impl FromStr for Identity {
         match short.split_once('/') {
             None if short == "operator" => Ok(Self::Operator),
             None if short == "csi-controller" => Ok(Self::CsiController),
+            None if short == "metrics" => Ok(Self::Metrics),
             Some(("engine", node)) if is_node(node) => Ok(Self::Engine(node.to_owned())),
             _ => Err(ParseError(format!(
-                "'{}' is no identity: use engine/NODE, operator or csi-controller",
+                "'{}' is no identity: use engine/NODE, operator, csi-controller or metrics",
                 text.escape_debug().take(300).collect::<String>()
             ))),
         }
@@ -106,6 +111,7 @@ mod tests {
             Identity::Engine("node-a.example".into()),
             Identity::Operator,
             Identity::CsiController,
+            Identity::Metrics,
         ];
         for identity in all {
             assert_eq!(identity.to_string().parse::<Identity>().unwrap(), identity);

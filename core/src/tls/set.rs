@@ -22,7 +22,7 @@ pub struct Set {
     identity: Identity,
     roots: Arc<RootCertStore>,
     key: Arc<CertifiedKey>,
-    servers: [Arc<ServerConfig>; 3],
+    servers: [Arc<ServerConfig>; 4],
 }
 
 impl Set {
@@ -31,8 +31,8 @@ impl Set {
         roots: Arc<RootCertStore>,
         key: Arc<CertifiedKey>,
     ) -> Result<Self, VerifierBuilderError> {
-        let [link, nbd, api] = Door::ALL.map(|door| server(&roots, &key, door));
-        let servers = [link?, nbd?, api?];
+        let [link, nbd, api, metrics] = Door::ALL.map(|door| server(&roots, &key, door));
+        let servers = [link?, nbd?, api?, metrics?];
         Ok(Self { identity, roots, key, servers })
     }
 
@@ -43,11 +43,12 @@ impl Set {
 
     /// How to serve at a door.
     pub fn server(&self, door: Door) -> Arc<ServerConfig> {
-        let [link, nbd, api] = &self.servers;
+        let [link, nbd, api, metrics] = &self.servers;
         match door {
             Door::Link => link,
             Door::Nbd => nbd,
             Door::Api => api,
+            Door::Metrics => metrics,
         }
         .clone()
     }

@@ -75,7 +75,7 @@ impl ServerCertVerifier for OfEngine {
                 Err(not_welcome(format!("its certificate is of {who}, not of engine/{wanted}")))
             }
             (Identity::Engine(_), _) => Ok(ServerCertVerified::assertion()),
-            (Identity::Operator | Identity::CsiController, _) => {
+            (Identity::Operator | Identity::CsiController | Identity::Metrics, _) => {
                 Err(not_welcome(format!("its certificate is of {who}, which is no engine")))
             }
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use understudy_core::overlay::{Mode, Policy};
 use understudy_core::sim::{Direction, When};
-use understudy_core::units::{ByteRange, CLUSTER, SECTOR};
+use understudy_core::units::{ByteRange, CLUSTER, SECTOR, usize_of};
 
 use crate::random::Random;
 
@@ -33,6 +33,8 @@ pub struct Setting {
     pub filled: bool,
     /// The most regions of the intent log that stay marked only for speed.
     pub intent_hot: usize,
+    /// How many bytes a resync sends before both sides flush.
+    pub resync_settle: u64,
     /// How many times slower the disks of each node are, and its replicas than its other files.
     pub disk_slowness: [(u32, u32); 2],
 }
@@ -186,6 +188,7 @@ impl Setting {
             capacity: pick(r, &[4 << 10, 128 << 10]),
             filled: r.chance(60),
             intent_hot: usize::MAX,
+            resync_settle: [4 << 10, 64 << 10, u64::MAX][usize_of(total / SECTOR % 3)],
             disk_slowness: [(1, 1); 2],
         }
     }

@@ -59,6 +59,7 @@ impl Player {
         sim.set_network_delay(micros(30)..micros(s.slowness[1]));
         sim.set_network_capacity(s.capacity);
         sim.set_intent_hot(s.intent_hot);
+        sim.set_resync_settle(s.resync_settle);
         for (name, (all, replicas)) in NAMES.iter().zip(s.disk_slowness) {
             sim.node(name).set_disk_slowness(all, replicas);
         }

@@ -16,6 +16,8 @@ pub(super) struct File {
     pub(super) node: Option<String>,
     pub(super) api: Option<Vec<String>>,
     pub(super) nbd: Option<Vec<String>>,
+    pub(super) metrics: Option<Vec<String>>,
+    pub(super) metrics_plaintext: Option<bool>,
     pub(super) link: Option<String>,
     pub(super) tls: Option<PathBuf>,
     pub(super) insecure_plaintext: Option<bool>,

@@ -20,6 +20,7 @@ EXAMPLE FILE:
     api: [\"unix:/run/understudy/api.sock\", \"tls:0.0.0.0:7460\"]
     nbd: [\"unix:/run/understudy/nbd.sock\", \"tls:0.0.0.0:7461\"]
     link: tls:0.0.0.0:7462
+    metrics: [\"tls:0.0.0.0:7463\"]
     tls: /run/understudy/tls
     shards: 2
     io: auto
@@ -60,6 +61,13 @@ pub struct Flags {
     /// Where volumes are served over NBD; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub nbd: Vec<String>,
+    /// Where metrics are served for Prometheus, as GET /metrics; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Vec<String>,
+    /// Allows tcp: addresses for metrics, and for nothing else: whoever reaches them reads the names of
+    /// groups, how much they write and how far their copies are.
+    #[arg(long)]
+    pub metrics_plaintext: bool,
     /// Where links of primaries are taken; without it, this engine holds no secondaries.
     #[arg(long, value_name = "ADDRESS")]
     pub link: Option<String>,

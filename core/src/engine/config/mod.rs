@@ -30,6 +30,10 @@ pub struct Config {
     pub api: Vec<Address>,
     /// Where NBD is served; may be empty.
     pub nbd: Vec<Address>,
+    /// Where metrics are served; may be empty.
+    pub metrics: Vec<Address>,
+    /// Whether metrics may be served at `tcp:` addresses.
+    pub metrics_plaintext: bool,
     /// Where links of primaries are taken; `None`: this engine holds no secondaries.
     pub link: Option<Address>,
     /// Where the certificates are.
@@ -196,6 +200,10 @@ impl Config {
         let link = flags.link.or(file.link).map(|a| address("link", &a)).transpose()?;
         let nbd = if flags.nbd.is_empty() { file.nbd.unwrap_or_default() } else { flags.nbd };
         let nbd = nbd.iter().map(|a| address("nbd", a)).collect::<Result<Vec<_>, _>>()?;
+        let metrics =
+            if flags.metrics.is_empty() { file.metrics.unwrap_or_default() } else { flags.metrics };
+        let metrics =
+            metrics.iter().map(|a| address("metrics", a)).collect::<Result<Vec<_>, _>>()?;
         let log = Log {
             format: enumeration("logFormat", flags.log_format.or(file.log_format))?,
             level: flags.log_level.or(file.log_level).unwrap_or(Log::default().level),
@@ -205,6 +213,9 @@ impl Config {
             node: flags.node.or(file.node).unwrap_or_else(host_name),
             api,
             nbd,
+            metrics,
+            metrics_plaintext: flags.metrics_plaintext
+                || file.metrics_plaintext.unwrap_or_default(),
             link,
             tls: flags.tls.or(file.tls),
             insecure_plaintext: flags.insecure_plaintext
@@ -231,7 +242,7 @@ impl Config {
         }
         let mut seen = Vec::new();
         for (key, a) in self.listeners() {
-            self.check_secure(a).map_err(|problem| ConfigError::value(key, problem))?;
+            self.check_secure(key, a).map_err(|problem| ConfigError::value(key, problem))?;
             // Port 0 takes any free port, each time another.
             let any_port = a.host_port().is_some_and(|t| t.ends_with(":0"));
             if !any_port && seen.contains(&a) {
@@ -268,11 +279,18 @@ impl Config {
     fn listeners(&self) -> impl Iterator<Item = (&'static str, &Address)> {
         let api = self.api.iter().map(|a| ("api", a));
         let nbd = self.nbd.iter().map(|a| ("nbd", a));
-        api.chain(nbd).chain(self.link.iter().map(|a| ("link", a)))
+        let metrics = self.metrics.iter().map(|a| ("metrics", a));
+        api.chain(nbd).chain(self.link.iter().map(|a| ("link", a))).chain(metrics)
     }
 
-    fn check_secure(&self, a: &Address) -> Result<(), String> {
+    fn check_secure(&self, key: &str, a: &Address) -> Result<(), String> {
         match a {
+            Address::Tcp(_) if key == "metrics" && self.metrics_plaintext => Ok(()),
+            Address::Tcp(at) if key == "metrics" && !self.insecure_plaintext => Err(format!(
+                "{a} is plaintext, and whoever reaches it reads the names of groups and how busy they are: \
+                 use tls:{at} with --tls DIRECTORY, or a unix: socket; or allow it with \
+                 --metrics-plaintext (metricsPlaintext)"
+            )),
             Address::Tcp(at) if !self.insecure_plaintext => Err(format!(
                 "{a} is plaintext, and whoever reaches it is served: use tls:{at} with --tls \
                  DIRECTORY, or a unix: socket; for a trial, pass --insecure-plaintext (insecurePlaintext)"

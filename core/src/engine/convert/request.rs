@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Invalid, parse};
 use crate::engine::api::{
-    ByteLen, Failover, Generation, GroupId, Member, Mode, Policy, Role, Start, VolumeId,
+    ByteLen, Failover, Generation, GroupId, Member, Mode, Policy, Role, Start, UndoFull, VolumeId,
 };
 use crate::engine::proto;
 use crate::units::{GROUP_VOLUMES_MAX, SECTOR, VOLUME_MAX};
@@ -13,6 +13,8 @@ use crate::units::{GROUP_VOLUMES_MAX, SECTOR, VOLUME_MAX};
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_hours(24));
 const UNDO_LIMIT: (u64, u64) = (1 << 20, 1 << 40);
 const WINDOW: (u64, u64) = (64 << 10, 1 << 30);
+const ACTIVE_LIMIT: (u64, u64) = (1 << 20, 1 << 40);
+const RESYNC: (u64, u64) = (64 << 10, 1 << 40);
 const MAX_DELAY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
 
 /// The name of a volume or group.
@@ -105,6 +107,18 @@ pub(in crate::engine) fn policy(p: proto::Policy) -> Result<Policy, Invalid> {
         proto::Mode::Checkpointed | proto::Mode::Unspecified => Mode::Checkpointed,
         proto::Mode::Synchronous => Mode::Synchronous,
     };
+    let undo_full = match p.undo_full() {
+        proto::UndoFull::KeepCheckpoint | proto::UndoFull::Unspecified => UndoFull::KeepCheckpoint,
+        proto::UndoFull::DropCheckpoint => UndoFull::DropCheckpoint,
+    };
+    let resync_floor = bytes("policy.resync_floor_bytes", p.resync_floor_bytes, RESYNC)?;
+    let resync_ceiling = bytes("policy.resync_ceiling_bytes", p.resync_ceiling_bytes, RESYNC)?;
+    if let (Some(floor), Some(ceiling)) = (resync_floor, resync_ceiling)
+        && floor > ceiling
+    {
+        let problem = format!("{} is below the floor, {}", ceiling.0, floor.0);
+        return Err(Invalid::new("policy.resync_ceiling_bytes", problem));
+    }
     Ok(Policy {
         mode,
         checkpoint_interval: millis(
@@ -115,6 +129,10 @@ pub(in crate::engine) fn policy(p: proto::Policy) -> Result<Policy, Invalid> {
         undo_limit: bytes("policy.undo_limit_bytes", p.undo_limit_bytes, UNDO_LIMIT)?,
         window: bytes("policy.window_bytes", p.window_bytes, WINDOW)?,
         max_delay: millis("policy.max_delay_ms", p.max_delay_ms, MAX_DELAY)?,
+        undo_full,
+        active_limit: bytes("policy.active_limit_bytes", p.active_limit_bytes, ACTIVE_LIMIT)?,
+        resync_floor,
+        resync_ceiling,
     })
 }
 
@@ -200,6 +218,14 @@ impl From<&Policy> for proto::Policy {
             undo_limit_bytes: p.undo_limit.unwrap_or_default().0,
             window_bytes: p.window.unwrap_or_default().0,
             max_delay_ms: in_millis(p.max_delay),
+            undo_full: match p.undo_full {
+                UndoFull::KeepCheckpoint => proto::UndoFull::KeepCheckpoint,
+                UndoFull::DropCheckpoint => proto::UndoFull::DropCheckpoint,
+            }
+            .into(),
+            active_limit_bytes: p.active_limit.unwrap_or_default().0,
+            resync_floor_bytes: p.resync_floor.unwrap_or_default().0,
+            resync_ceiling_bytes: p.resync_ceiling.unwrap_or_default().0,
         }
     }
 }

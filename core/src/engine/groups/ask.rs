@@ -2,7 +2,7 @@
 
 use super::find;
 use crate::engine::api::{
-    Epoch, Failover, Generation, GroupId, Mode, Policy, Refusal, Role, Start, VolumeId,
+    Epoch, Failover, Generation, GroupId, Mode, Policy, Refusal, Role, Start, UndoFull, VolumeId,
 };
 use crate::engine::error::EngineError;
 use crate::overlay;
@@ -109,5 +109,15 @@ pub(in crate::engine) fn policy_of(wanted: &Policy) -> overlay::Policy {
         undo_limit: wanted.undo_limit.map_or(default.undo_limit, |n| n.0),
         window: wanted.window.map_or(default.window, |n| n.0),
         max_delay: wanted.max_delay.unwrap_or(default.max_delay),
+        undo_full: match wanted.undo_full {
+            UndoFull::KeepCheckpoint => overlay::UndoFull::KeepCheckpoint,
+            UndoFull::DropCheckpoint => overlay::UndoFull::DropCheckpoint,
+        },
+        active_limit: wanted.active_limit.map_or(default.active_limit, |n| n.0),
+        resync_floor: wanted
+            .resync_floor
+            .map_or(default.resync_floor, |n| n.0)
+            .min(wanted.resync_ceiling.map_or(u64::MAX, |n| n.0)),
+        resync_ceiling: wanted.resync_ceiling.map_or(0, |n| n.0),
     }
 }

@@ -31,7 +31,7 @@ pub(super) use files::{
     create_over, expand_replica, leave_group, make_replica, read_group, read_replica, rewrite_over,
 };
 pub(super) use offers::{OfferCatalog, offers};
-pub(super) use status::status;
+pub(super) use status::{samples, status};
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -119,6 +119,11 @@ impl Hall {
         self.of(index).filter(|p| p.kind == kind).count()
     }
 
+    /// How many connections have any volume open.
+    pub(super) fn all_clients(&self) -> usize {
+        self.0.taken.borrow().len()
+    }
+
     /// How many connections have a volume open in any way.
     pub(super) fn clients(&self, index: VolumeIndex) -> usize {
         self.of(index).count()

@@ -4,12 +4,23 @@ use super::{Local, all};
 use crate::engine::api::{
     Address, ByteLen, ExportKind, ExportStatus, GroupId, GroupStatus, LinkState, Role, Stage, Wall,
 };
+use crate::engine::metrics::GroupSample;
 use crate::units::VolumeIndex;
 use crate::{overlay, replication};
 
 /// All groups of this shard. `nbd`: where their exports are served.
 pub(in crate::engine) fn status(nbd: Option<&Address>) -> Vec<GroupStatus> {
     all().into_iter().map(|(name, local)| of(name, &local, nbd)).collect()
+}
+
+/// All groups of this shard, for metrics.
+pub(in crate::engine) fn samples() -> Vec<GroupSample> {
+    let sample = |(group, local): (GroupId, std::rc::Rc<Local>)| GroupSample {
+        group,
+        status: local.group.status(),
+        clients: local.hall.all_clients(),
+    };
+    all().into_iter().map(sample).collect()
 }
 
 fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {

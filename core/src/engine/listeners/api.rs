@@ -11,13 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::door::{self, Refusals, Stop};
+use super::door::{self, Place, Refusals, Stop};
 use super::socket::{Acceptor, Socket};
+use crate::engine::metrics::Refused;
 use crate::engine::proto::engine_server::EngineServer;
 use crate::engine::service::Service;
 use crate::engine::service::permissions::{Caller, Permissions};
@@ -41,7 +42,7 @@ pub(crate) async fn serve(
     >,
     acceptors: Vec<Acceptor>,
     tls: Option<Tls>,
-    limit: usize,
+    (limit, refused): (usize, &Refused),
     mut stop: Stop,
 ) -> Result<(), tonic::transport::Error> {
     let (tx, rx) = mpsc::channel::<std::io::Result<Counted>>(16);
@@ -49,7 +50,8 @@ pub(crate) async fn serve(
     for acceptor in acceptors {
         let (tx, places, stop) = (tx.clone(), places.clone(), stop.clone());
         let tls = tls.clone().filter(|_| acceptor.is_tls());
-        tokio::spawn(accept(acceptor, tls, tx, places, stop));
+        let refusals = Refusals::new("the engine API", refused);
+        tokio::spawn(accept(acceptor, tls, tx, (refusals, places), stop));
     }
     drop(tx);
     health.set_serving::<EngineServer<Service>>().await;
@@ -72,22 +74,15 @@ async fn accept(
     acceptor: Acceptor,
     tls: Option<Tls>,
     tx: mpsc::Sender<std::io::Result<Counted>>,
-    places: [Arc<Semaphore>; 1],
+    (refusals, places): (Refusals, [Arc<Semaphore>; 1]),
     stop: Stop,
 ) {
-    let refusals = Refusals::new("the engine API");
     door::keep(&acceptor, &refusals, &places, stop, |socket, from, place| {
         let (tx, tls, refusals) = (tx.clone(), tls.clone(), refusals.clone());
         tokio::spawn(async move {
-            let wire = match tls {
-                None => Ok((Wire::Plain(socket), Caller::Local)),
-                Some(tls) => handshake(socket, &tls).await,
-            };
-            match wire {
+            match enter(socket, tls.as_ref(), Door::Api, place).await {
                 // The server takes them as fast as they come; if not, this one is closed.
-                Ok((wire, caller)) => {
-                    let _ = tx.try_send(Ok(Counted { wire, caller, _place: place }));
-                }
+                Ok(wire) => drop(tx.try_send(Ok(wire))),
                 Err(why) => refusals.count(&format!("{why}; the last from {from}")),
             }
         });
@@ -95,11 +90,25 @@ async fn accept(
     .await;
 }
 
+/// Lets a connection in at a door: whoever may open the socket, or with `tls` who proves who he is.
+pub(super) async fn enter(
+    socket: Socket,
+    tls: Option<&Tls>,
+    door: Door,
+    place: Place,
+) -> Result<Counted, String> {
+    let (wire, caller) = match tls {
+        None => (Wire::Plain(socket), Caller::Local),
+        Some(tls) => handshake(socket, tls, door).await?,
+    };
+    Ok(Counted { wire, caller, _place: place })
+}
+
 /// Who is there, or why nobody is let in.
-async fn handshake(socket: Socket, tls: &Tls) -> Result<(Wire, Caller), String> {
+async fn handshake(socket: Socket, tls: &Tls, door: Door) -> Result<(Wire, Caller), String> {
     let Socket::Tcp(socket) = socket else { return Err("no TLS over Unix sockets".to_owned()) };
     let _ = socket.set_nodelay(true);
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls.current().server(Door::Api));
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.current().server(door));
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket))
         .await
         .map_err(|_| format!("no TLS handshake within {HANDSHAKE:?}"))?
@@ -112,10 +121,10 @@ async fn handshake(socket: Socket, tls: &Tls) -> Result<(Wire, Caller), String> 
 }
 
 /// A connection that gives its place back when it ends.
-struct Counted {
+pub(super) struct Counted {
     wire: Wire,
     caller: Caller,
-    _place: Vec<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 enum Wire {

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::socket::{Acceptor, Socket};
+use crate::engine::metrics::Refused;
 
 /// How long to wait when the process can't take another connection (too many open files).
 const TIRED: Duration = Duration::from_millis(100);
@@ -73,7 +74,7 @@ pub(super) async fn keep(
 
 /// Counts what was refused at a listener, and says so once in a while. Clones share the count.
 #[derive(Clone, Debug)]
-pub(super) struct Refusals(Arc<Mutex<Count>>);
+pub(super) struct Refusals(Arc<Mutex<Count>>, Refused);
 
 #[derive(Debug)]
 struct Count {
@@ -83,9 +84,10 @@ struct Count {
 }
 
 impl Refusals {
-    /// None yet; `what` is what is refused, for the log.
-    pub(super) fn new(what: &'static str) -> Self {
-        Self(Arc::new(Mutex::new(Count { what, since: 0, reported: None })))
+    /// None yet; `what` is what is refused, for the log and in `all`.
+    pub(super) fn new(what: &'static str, all: &Refused) -> Self {
+        all.watch(what);
+        Self(Arc::new(Mutex::new(Count { what, since: 0, reported: None })), all.clone())
     }
 
     fn what(&self) -> &'static str {
@@ -96,6 +98,7 @@ impl Refusals {
     pub(super) fn count(&self, why: &str) {
         let mut c = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         c.since += 1;
+        self.1.one(c.what);
         if c.reported.is_none_or(|at| at.elapsed() >= REPORT) {
             warn!(count = c.since, "connections for {} refused: {why}", c.what);
             (c.since, c.reported) = (0, Some(Instant::now()));

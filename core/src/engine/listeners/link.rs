@@ -31,7 +31,7 @@ const HELLO: Duration = Duration::from_secs(5);
 /// Serves links until stopped.
 pub(crate) async fn serve(engine: Arc<Engine>, acceptor: Acceptor, limit: usize, stop: Stop) {
     let places = [Arc::new(Semaphore::new(limit))];
-    let (refusals, next) = (Refusals::new("links"), AtomicUsize::new(0));
+    let (refusals, next) = (Refusals::new("links", engine.refused()), AtomicUsize::new(0));
     let tls = acceptor.is_tls();
     door::keep(&acceptor, &refusals, &places, stop, |socket, from, place| {
         let (engine, refusals) = (engine.clone(), refusals.clone());

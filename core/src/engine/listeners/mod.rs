@@ -5,16 +5,20 @@
 //!           └─ all are taken ───► closed at once, counted, logged once a second
 //! ```
 //!
+//! Metrics are tokio's to the end: a scrape every few seconds.
+//!
 //! Accepting and waiting for a hello is tokio's; from then on a connection is its shard's.
 
 pub(crate) mod api;
 mod door;
 mod link;
+mod metrics;
 mod nbd;
 mod peek;
 mod socket;
 
 pub(crate) use door::Stop;
 pub(crate) use link::serve as serve_links;
+pub(crate) use metrics::serve as serve_metrics;
 pub(crate) use nbd::{Places, serve as serve_nbd};
 pub(crate) use socket::{Acceptor, Socket};

@@ -43,7 +43,7 @@ impl Places {
 /// Serves NBD at one listener until stopped.
 pub(crate) async fn serve(engine: Arc<Engine>, acceptor: Acceptor, places: Places, stop: Stop) {
     let places = [Arc::new(Semaphore::new(places.per_listener)), places.all];
-    let (refusals, next) = (Refusals::new("NBD"), AtomicUsize::new(0));
+    let (refusals, next) = (Refusals::new("NBD", engine.refused()), AtomicUsize::new(0));
     let tls = acceptor.is_tls();
     door::keep(&acceptor, &refusals, &places, stop, |socket, from, place| {
         let (engine, refusals) = (engine.clone(), refusals.clone());

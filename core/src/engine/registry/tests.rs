@@ -47,6 +47,8 @@ async fn open(pool: &Path) -> Arc<Engine> {
         node: "test".into(),
         api: vec![Address::Unix("unused".into())],
         nbd: Vec::new(),
+        metrics: Vec::new(),
+        metrics_plaintext: false,
         link: None,
         shards: 2,
         io: Io::Pool,

@@ -60,6 +60,7 @@ fn allowed(caller: &Caller, path: &str) -> bool {
                 | "Capacity"
                 | "WatchStatus"
         ),
+        Identity::Metrics => false,
         Identity::Engine(_) => matches!(method, "OpenSession" | "CloseSession" | "WatchStatus"),
     }
 }

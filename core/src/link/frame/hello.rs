@@ -19,7 +19,8 @@ pub struct Hello {
     pub record: Epoch,
     /// The sender's replicas were just made and hold nothing but zeroes.
     pub blank: bool,
-    /// Primary: nothing is known of what the peer holds; it has to forget its checkpoint.
+    /// Primary: nothing is known of what the peer holds; it has to forget its checkpoint. Secondary: it
+    /// was started since the primary last spoke to it.
     pub anew: bool,
     /// Names and sizes of the volumes, in group order.
     pub members: Vec<(Name, u64)>,

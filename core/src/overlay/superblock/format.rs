@@ -14,6 +14,8 @@
 //!              record_bytes  u64                       peer          u16 length (0: none), bytes
 //!              interval      u64, u32                  undo_limit    u64
 //!              window        u64                       max_delay     u64, u32
+//!              undo_full     u8                        active_limit  u64
+//!              resync_floor  u64                       resync_ceiling u64
 //!              members       u8 count, (u8 length, name, u128 uuid, u64 size,
 //!                            u8 count, generations carried over, u64 issued, u64 let in,
 //!                            generation that is bound) each
@@ -26,14 +28,15 @@
 //! ```
 //!
 //! 64 members with names of 128 characters that carry 8 generations, a full history and 512 logs
-//! take 30 KiB. Version 1 had neither what is carried and let in nor the number of the intent log.
+//! take 30 KiB. Version 1 had neither what is carried and let in nor the number of the intent log;
+//! version 2 had nothing of the policy behind max_delay.
 
 use std::time::Duration;
 
 use super::super::block::{Fields, Flaw, put, seal, u16_at, u32_at, u64_at, verify};
 use super::state::{
     ActiveId, CARRIED_MAX, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role,
-    Sessions, Stage, UNDO_LOGS_MAX,
+    Sessions, Stage, UNDO_LOGS_MAX, UndoFull,
 };
 use crate::disk::{Error, ErrorKind, Result};
 use crate::runtime::{Buf, Data, Wall};
@@ -46,7 +49,7 @@ use crate::units::{
 pub(super) const SLOT_LEN: usize = 32 << 10;
 
 const MAGIC: [u8; 8] = *b"USTDSUPB";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const STATE_AT: usize = 32;
 const TAIL_AT: usize = SLOT_LEN - 8;
 const ADDRESS_MAX: usize = 1024;
@@ -133,13 +136,21 @@ fn read(f: &mut Fields<'_>, version: u16) -> Option<GroupState> {
         len if len <= ADDRESS_MAX => Some(std::str::from_utf8(f.bytes(len)?).ok()?.to_owned()),
         _ => return None,
     };
-    let policy = Policy {
+    let mut policy = Policy {
         mode,
         checkpoint_interval: duration(f)?,
         undo_limit: f.u64()?,
         window: f.u64()?,
         max_delay: duration(f)?,
+        ..Policy::default()
     };
+    if version > 2 {
+        let choices = [UndoFull::KeepCheckpoint, UndoFull::DropCheckpoint];
+        policy.undo_full = choices.get(usize::from(f.u8()?)).copied()?;
+        policy.active_limit = f.u64()?;
+        policy.resync_floor = f.u64()?;
+        policy.resync_ceiling = f.u64()?;
+    }
     let members = usize::from(f.u8()?);
     let members = list(members, GROUP_VOLUMES_MAX, || member(f, version))?;
     let active = match f.u8()? {
@@ -279,6 +290,13 @@ pub(super) fn encode(s: &GroupState) -> Result<Vec<u8>> {
     out.extend(s.policy.undo_limit.to_le_bytes());
     out.extend(s.policy.window.to_le_bytes());
     put_duration(&mut out, s.policy.max_delay);
+    out.push(match s.policy.undo_full {
+        UndoFull::KeepCheckpoint => 0,
+        UndoFull::DropCheckpoint => 1,
+    });
+    out.extend(s.policy.active_limit.to_le_bytes());
+    out.extend(s.policy.resync_floor.to_le_bytes());
+    out.extend(s.policy.resync_ceiling.to_le_bytes());
     out.push(small(s.members.len()));
     for member in &s.members {
         put_name(&mut out, &member.volume);

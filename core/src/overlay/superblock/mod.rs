@@ -15,7 +15,7 @@ mod state;
 
 pub use state::{
     ActiveId, CARRIED_MAX, CommitPosition, GroupState, HISTORY_MAX, Member, Mode, Policy, Role,
-    Sessions, Stage, UNDO_LOGS_MAX,
+    Sessions, Stage, UNDO_LOGS_MAX, UndoFull,
 };
 
 use std::cell::Cell;

@@ -60,6 +60,16 @@ pub enum Mode {
     Synchronous,
 }
 
+/// What happens when the peer lacks more than its undo logs can hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UndoFull {
+    /// The last checkpoint stays, and none completes before the limit is raised.
+    #[default]
+    KeepCheckpoint,
+    /// The checkpoint is dropped: nothing can fail over until the copy is whole again.
+    DropCheckpoint,
+}
+
 /// What was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
@@ -73,6 +83,14 @@ pub struct Policy {
     pub window: u64,
     /// The longest a write is held up by a full window.
     pub max_delay: Duration,
+    /// What happens when the peer lacks more than its undo logs can hold.
+    pub undo_full: UndoFull,
+    /// The most bytes of a consumer's own writes on the secondary.
+    pub active_limit: u64,
+    /// A resync sends at least so many bytes a second, though the VM has to wait for it.
+    pub resync_floor: u64,
+    /// A resync sends at most so many bytes a second; zero: as many as it can.
+    pub resync_ceiling: u64,
 }
 
 impl Default for Policy {
@@ -83,6 +101,10 @@ impl Default for Policy {
             undo_limit: 256 << 20,
             window: 8 << 20,
             max_delay: Duration::from_secs(5),
+            undo_full: UndoFull::KeepCheckpoint,
+            active_limit: 1 << 30,
+            resync_floor: 4 << 20,
+            resync_ceiling: 0,
         }
     }
 }
@@ -199,7 +221,8 @@ pub struct GroupState {
     pub error: bool,
     /// Nothing was ever written to these replicas: they hold zeroes.
     pub blank: bool,
-    /// Primary: the peer has to forget what it holds, since nothing is known of it.
+    /// Primary: the peer has to forget what it holds, since nothing is known of it. Secondary: its primary
+    /// has not said yet that it knows that.
     pub anew: bool,
     /// The volumes, at most 64.
     pub members: Vec<Member>,

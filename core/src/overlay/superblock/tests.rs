@@ -162,7 +162,7 @@ fn two_bad_slots_or_none_are_an_error_that_says_so() {
 fn a_newer_version_is_refused_even_beside_a_slot_of_ours() {
     let disk = two();
     let mut slot = disk.content()[SLOT_LEN..].to_vec();
-    seal(&mut slot, *b"USTDSUPB", 3);
+    seal(&mut slot, *b"USTDSUPB", 4);
     poke(&disk, u64_of(SLOT_LEN), &slot);
     assert_eq!(block_on(Superblock::open(disk)).unwrap_err().kind(), ErrorKind::TooNew);
 }
@@ -219,6 +219,14 @@ fn writes_come_in_the_order_of_their_calls() {
     assert_eq!(opened(&disk), state(4));
 }
 
+/// Where the policy's fields behind `max_delay` are: version 3 brought them.
+fn newer_policy(bytes: &[u8]) -> std::ops::Range<usize> {
+    let p = Policy::default();
+    let tail = [p.active_limit, p.resync_floor, p.resync_ceiling].map(u64::to_le_bytes).concat();
+    let at = bytes.windows(tail.len()).position(|w| w == tail).unwrap();
+    at - 1..at + tail.len()
+}
+
 /// The state that version 1 could hold, in its bytes.
 fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
     let mut old = s.clone();
@@ -226,6 +234,7 @@ fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
     old.members.iter_mut().for_each(Member::begin_anew);
     let mut bytes = encode(&old).unwrap();
     bytes.truncate(bytes.len() - 4);
+    bytes.drain(newer_policy(&bytes));
     for m in &old.members {
         let name = m.volume.as_str().as_bytes();
         let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 24;
@@ -235,16 +244,20 @@ fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
 }
 
 #[test]
-fn a_superblock_of_version_1_is_read_and_the_next_write_brings_it_up() {
-    let (old, payload) = version_1(&state(2));
-    let mut slot = format::slot(&payload, 0, 9).to_vec();
-    seal(&mut slot, *b"USTDSUPB", 1);
-    let disk = two();
-    poke(&disk, 0, &slot);
-    let (superblock, found) = block_on(Superblock::open(disk.clone())).unwrap();
-    assert_eq!(found, old);
-    block_on(superblock.write(&state(3))).unwrap();
-    assert_eq!(opened(&disk), state(3));
+fn a_superblock_of_an_older_version_is_read_and_the_next_write_brings_it_up() {
+    let mut version_2 = encode(&state(2)).unwrap();
+    version_2.drain(newer_policy(&version_2));
+    let (old, version_1) = version_1(&state(2));
+    for (version, payload, old) in [(1, version_1, old), (2, version_2, state(2))] {
+        let mut slot = format::slot(&payload, 0, 9).to_vec();
+        seal(&mut slot, *b"USTDSUPB", version);
+        let disk = two();
+        poke(&disk, 0, &slot);
+        let (superblock, found) = block_on(Superblock::open(disk.clone())).unwrap();
+        assert_eq!(found, old);
+        block_on(superblock.write(&state(3))).unwrap();
+        assert_eq!(opened(&disk), state(3));
+    }
 }
 
 #[test]

@@ -166,7 +166,10 @@ async fn save<H: Host>(s: &Secondary<H>, taken: &Taken, saved: Vec<Saved>) -> Re
     };
     let before = log.used();
     log.append(saved).await?;
-    taken.saved.set(log.used() - before);
+    let bytes = log.used() - before;
+    taken.saved.set(bytes);
+    s.counters.saved_bytes.add(bytes);
+    s.counters.undo_syncs.one();
     Ok(())
 }
 
@@ -205,6 +208,9 @@ fn finish<H: Host>(s: &Secondary<H>, batch: Vec<Staged>, taken: &Taken, result: 
     let bytes = bytes_of(&batch);
     let data: u64 = batch.iter().filter_map(|b| b.item.place()).map(|(_, r)| r.len()).sum();
     s.epoch_bytes.set(s.epoch_bytes.get() + data);
+    if result.is_ok() {
+        s.counters.applied_bytes.add(data);
+    }
     for b in batch {
         if let Some(waiter) = b.done {
             let _ = waiter.send(result.clone());

@@ -8,7 +8,7 @@ use crate::link::Window;
 use crate::link::frame::Body;
 use std::time::Duration;
 
-use crate::runtime::{Env, Signal, timeout};
+use crate::runtime::{Env, Mono, Signal, timeout};
 use crate::units::{ByteRange, CLUSTER, VolumeIndex};
 
 impl<E: Env> Leg<E> {
@@ -21,14 +21,16 @@ impl<E: Env> Leg<E> {
         body: impl FnOnce() -> Body,
         len: u64,
     ) -> Ticket {
-        let mut deadline = None;
+        let mut began = None;
         loop {
             let window = match &*self.link.borrow() {
                 Link::Up(w) => w.clone(),
                 Link::Down | Link::Draining(_) => return self.enter_missing(volume, range),
             };
             let undo_room = self.has_undo_room(&window, range);
-            if window.has_room(len) && undo_room {
+            if self.has_room_beside_resync(&window, len) && undo_room {
+                self.note_delay(began);
+                self.counters.forwarded_bytes.add(range.len());
                 return self.enter_window(volume, range, body(), &window);
             }
             if !undo_room && self.missing_bytes() > 0 {
@@ -36,8 +38,9 @@ impl<E: Env> Leg<E> {
                 return self.enter_missing(volume, range);
             }
             let now = self.env.now();
-            let deadline = *deadline.get_or_insert(now.after(self.max_delay.get()));
+            let deadline = began.get_or_insert(now).after(self.max_delay.get());
             if now >= deadline {
+                self.note_delay(began);
                 // Also when the link is up again at once, having had nothing to drain.
                 self.overflow(&window);
                 return self.enter_missing(volume, range);
@@ -46,22 +49,28 @@ impl<E: Env> Leg<E> {
         }
     }
 
-    /// Puts a frame in, or `None` when there is no room now. For the resync, which gives way to the VM.
+    /// Puts a frame in, or `None` when there is no room now. For the resync, which gives way to the VM;
+    /// `owed`: it may not any more, and takes the next room there is.
     pub(crate) fn try_enter(
         &self,
         volume: VolumeIndex,
         range: ByteRange,
         body: impl FnOnce() -> Body,
         len: u64,
+        owed: bool,
     ) -> Option<()> {
         let window = match &*self.link.borrow() {
             Link::Up(w) => w.clone(),
             Link::Down | Link::Draining(_) => return None,
         };
         // Half of the window stays the VM's.
-        let room = window.has_room(len.saturating_add(self.window.get() / 2))
-            && self.has_undo_room(&window, range);
-        room.then(|| drop(self.enter_window(volume, range, body(), &window)))
+        let spare = if owed { 0 } else { self.window.get() / 2 };
+        let room = window.has_room(len.saturating_add(spare)) && self.has_undo_room(&window, range);
+        self.claimed.set(if owed && !room { len } else { 0 });
+        room.then(|| {
+            self.counters.resync_bytes.add(len);
+            drop(self.enter_window(volume, range, body(), &window));
+        })
     }
 
     /// How much a resync sends at once, at most `max`: what fits into its part of the window and
@@ -73,6 +82,24 @@ impl<E: Env> Leg<E> {
         };
         let step = max.min(self.window.get() / 4).min(undo);
         (step / CLUSTER * CLUSTER).max(CLUSTER)
+    }
+
+    /// A write waited for room from `began` on.
+    fn note_delay(&self, began: Option<Mono>) {
+        if let Some(began) = began {
+            self.counters.delayed.one();
+            self.counters.delayed_micros.time(self.env.now().since(began));
+        }
+    }
+
+    /// Whether a write of the VM fits into the window and leaves what the resync waits for.
+    fn has_room_beside_resync(&self, window: &Window, len: u64) -> bool {
+        match self.claimed.get() {
+            0 => window.has_room(len),
+            claimed => {
+                window.bytes().saturating_add(len).saturating_add(claimed) <= self.window.get()
+            }
+        }
     }
 
     async fn await_room(&self, window: &Window, limit: Duration) {
@@ -91,10 +118,7 @@ impl<E: Env> Leg<E> {
         let mut spans = self.spans.borrow_mut();
         let Some(span) = spans.back_mut() else { unreachable!("there is always an open span") };
         let sequence = window.push(body, false);
-        if let Some(b) = span.unrecorded.get_mut(volume.get()) {
-            b.set(range);
-        }
-        span.bytes += range.len();
+        span.enter(volume, range);
         if let Some(m) = self.missing.borrow_mut().get_mut(volume.get()).filter(|m| !m.is_empty()) {
             m.clear(whole_clusters(range, self.lens.get(volume.get()).copied()));
         }
@@ -132,6 +156,7 @@ impl<E: Env> Leg<E> {
                 Link::Up(_) | Link::Down | Link::Draining(_) => return,
             }
         }
+        self.counters.overflows.one();
         for q in window.drop_unsent() {
             match q.body {
                 Body::Write(v, r, _)

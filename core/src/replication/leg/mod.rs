@@ -11,11 +11,13 @@
 //! ```
 //!
 //! A frame enters the open span and the window in one step, so its place in the stream is its epoch
-//! (invariant 4). What is lost with a session becomes missing at the next hello.
+//! (invariant 4). What is lost with a session becomes missing at the next hello, save what a resync has
+//! settled: both sides have that durably, though no record covers it (settle.rs).
 
 mod answer;
 mod enter;
 mod epochs;
+mod settle;
 mod span;
 
 pub(crate) use span::{Completed, Ticket};
@@ -26,6 +28,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::span::Span;
+use super::counters::Counters;
 use crate::bug::{Bug, bug};
 use crate::link::Window;
 use crate::overlay::Bitmap;
@@ -54,6 +57,9 @@ pub(crate) struct Leg<E: Env> {
     window: Cell<u64>,
     undo_limit: Cell<u64>,
     max_delay: Cell<Duration>,
+    /// Bytes of the window that the resync waits for: the VM leaves them free.
+    claimed: Cell<u64>,
+    counters: Rc<Counters>,
     /// Any of the above changed.
     pub(crate) changed: Signal,
 }
@@ -75,6 +81,7 @@ impl<E: Env> Leg<E> {
         lens: Vec<u64>,
         missing: Vec<Bitmap>,
         policy: &Policy,
+        counters: Rc<Counters>,
     ) -> Rc<Self> {
         let leg = Self {
             lens,
@@ -89,6 +96,8 @@ impl<E: Env> Leg<E> {
             window: Cell::new(0),
             undo_limit: Cell::new(0),
             max_delay: Cell::new(Duration::ZERO),
+            claimed: Cell::default(),
+            counters,
             changed: Signal::new(),
         };
         leg.set_policy(policy);
@@ -119,10 +128,11 @@ impl<E: Env> Leg<E> {
         let mut open = Span::new(epoch, self.missing.borrow().len());
         for old in rest {
             if !bug(Bug::UnrecordedNotResent) {
-                for (m, u) in self.missing.borrow_mut().iter_mut().zip(&old.unrecorded) {
-                    m.union_with(u);
+                for (m, u) in self.missing.borrow_mut().iter_mut().zip(old.relied_on()) {
+                    m.union_with(&u);
                 }
             }
+            open.keep_settled(&old);
             // Its local writes in flight still have to end before the open epoch is flushed.
             open.local.extend(old.local);
         }
@@ -130,6 +140,7 @@ impl<E: Env> Leg<E> {
         spans.push_back(open);
         drop(spans);
         *self.link.borrow_mut() = Link::Up(window);
+        self.counters.sessions.one();
         self.changed.notify();
     }
 
@@ -175,7 +186,7 @@ impl<E: Env> Leg<E> {
                     .spans
                     .borrow()
                     .iter()
-                    .any(|s| s.epoch > recorded && hit(s.unrecorded.get(volume.get())))
+                    .any(|s| s.epoch > recorded && s.relies_on(volume, range))
     }
 
     /// Whether frames go out.
@@ -189,6 +200,11 @@ impl<E: Env> Leg<E> {
             Link::Up(w) | Link::Draining(w) => Some(w.clone()),
             Link::Down => None,
         }
+    }
+
+    /// The most that the peer's open undo logs hold, in bytes.
+    pub(crate) fn peer_undo(&self) -> u64 {
+        self.window().map_or(0, |w| w.undo_bytes())
     }
 
     /// What the peer lacks, in bytes.

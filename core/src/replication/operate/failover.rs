@@ -127,6 +127,7 @@ impl<H: Host> Group<H> {
             self.disks(),
             s.chain.clone(),
             CommitPosition::default(),
+            self.0.counters.clone(),
             self.0.changed.clone(),
         ))
     }

@@ -171,6 +171,7 @@ impl<H: Host> Group<H> {
                 s.peer_address = peer;
                 s.policy = spec.policy;
                 s.inbound = spec.inbound;
+                s.anew = true;
                 s.undo.clear();
                 s.commit = CommitPosition::default();
                 s.record = Epoch::NONE;

@@ -7,6 +7,7 @@
 //!   write   held? ─► the active disk              else ─► the disk
 //!   commit  per step, under its range's lock:  view ─► disk ─► flush ─► position ─► no longer held
 //! ```
+//! At the active disk's limit a write waits until the commit has passed its place.
 //! What the disk reads is the view at any moment (invariant 2); after a crash the commit goes on
 //! from the position. When merging fails, the same rules hold on (the seed's FailoverFailed), and
 //! unlike there it can be tried again.
@@ -17,6 +18,7 @@ mod serve;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::counters::Counters;
 use super::store::Store;
 use crate::disk::Host;
 use crate::overlay::{Bitmap, Chain, CommitPosition, Point, RangeLock};
@@ -32,6 +34,9 @@ pub(crate) struct Promoted<H: Host> {
     /// The view at the moment of failover; `None` once all is merged.
     point: RefCell<Option<Point<H::Disk>>>,
     total: u64,
+    /// Bytes that requests since the failover added to the active disk.
+    added: Cell<u64>,
+    counters: Rc<Counters>,
     /// Requests of the VM in flight.
     busy: Cell<usize>,
     pub(crate) failure: RefCell<Option<String>>,
@@ -71,6 +76,7 @@ impl<H: Host> Promoted<H> {
         disks: Vec<H::Disk>,
         chain: Chain<H::Disk>,
         position: CommitPosition,
+        counters: Rc<Counters>,
         changed: Signal,
     ) -> Rc<Self> {
         let point = chain.point();
@@ -104,6 +110,8 @@ impl<H: Host> Promoted<H> {
             chain,
             point: RefCell::new(Some(point)),
             total,
+            added: Cell::default(),
+            counters,
             busy: Cell::new(0),
             failure: RefCell::default(),
             committing: Cell::default(),

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use super::super::align;
+use super::super::view::added;
 use super::{Busy, Promoted, runs};
-use crate::disk::{Disk, Host, Result};
-use crate::overlay::{Active, ActiveState, Point};
+use crate::disk::{Disk, Error, ErrorKind, Host, Result};
+use crate::overlay::{Active, ActiveState, Point, RangeGuard};
 use crate::runtime::{Buf, Data};
 use crate::units::{ByteOffset, ByteRange, CLUSTER, VolumeIndex, u64_of, usize_of};
 
@@ -56,7 +57,7 @@ impl<H: Host> Promoted<H> {
             return part.disk.write(at, data).await;
         }
         let _busy = Busy::new(&self);
-        let _guard = part.lock.lock(range.round_out(CLUSTER)).await;
+        let _guard = self.lock(v, range).await?;
         let point = self.point.borrow().clone();
         let pieces = runs(&part.held.borrow(), range);
         for (piece, held) in pieces {
@@ -68,6 +69,46 @@ impl<H: Host> Promoted<H> {
             }
         }
         Ok(())
+    }
+
+    /// The range's lock, once the active disk has room for what of it is held; without room the commit
+    /// has to pass it first.
+    async fn lock(&self, v: VolumeIndex, range: ByteRange) -> Result<RangeGuard> {
+        let part = self.part(v);
+        let mut waited = false;
+        loop {
+            let guard = part.lock.lock(range.round_out(CLUSTER)).await;
+            let needed = self.needed(v, range);
+            let limit = self.store.state().policy.active_limit;
+            let added = self.added.get().saturating_add(needed);
+            if needed == 0 || added <= limit {
+                self.added.set(added);
+                return Ok(guard);
+            }
+            drop(guard);
+            if !waited {
+                self.counters.active_full.one();
+                waited = true;
+            }
+            if let Some(why) = &*self.failure.borrow() {
+                let text = format!(
+                    "ActiveFull: {limit} bytes were written over what the failover has to undo, and \
+                     that does not go on: {why}"
+                );
+                return Err(Error::own(ErrorKind::NoSpace, text));
+            }
+            // The commit goes on while anything is held, or its failure is told: no limit is needed.
+            self.changed
+                .wait_until(|| self.needed(v, range) == 0 || self.failure.borrow().is_some())
+                .await;
+        }
+    }
+
+    /// How many bytes a write of `range` adds to the active disk at most.
+    fn needed(&self, v: VolumeIndex, range: ByteRange) -> u64 {
+        let Some(point) = self.point.borrow().clone() else { return 0 };
+        let held = runs(&self.part(v).held.borrow(), range);
+        held.into_iter().filter(|(_, h)| *h).map(|(r, _)| added(&point.active(v), r)).sum()
     }
 
     /// Whole clusters go to the active disk: what the piece leaves of them comes from the view.
@@ -113,7 +154,7 @@ impl<H: Host> Promoted<H> {
             return part.disk.write_zeroes(range, punch).await;
         }
         let _busy = Busy::new(&self);
-        let _guard = part.lock.lock(range.round_out(CLUSTER)).await;
+        let _guard = self.lock(v, range).await?;
         let point = self.point.borrow().clone();
         let pieces = runs(&part.held.borrow(), range);
         for (piece, held) in pieces {

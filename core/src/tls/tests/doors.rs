@@ -64,11 +64,16 @@ fn meet(client: &Tls, server: &Tls, door: Door, node: Option<&str>) -> [Option<F
 fn every_identity_is_let_in_exactly_where_the_table_says() {
     let authority = Authority::new().unwrap();
     let (_dir, server) = issued(&authority, "engine/b");
-    for who in ["engine/a", "operator", "csi-controller"] {
+    for (who, doors) in [
+        ("engine/a", &[Door::Link, Door::Nbd, Door::Api][..]),
+        ("operator", &[Door::Api, Door::Metrics]),
+        ("csi-controller", &[Door::Api]),
+        ("metrics", &[Door::Metrics]),
+    ] {
         let (_dir, client) = issued(&authority, who);
         let identity: Identity = who.parse().unwrap();
         for door in Door::ALL {
-            let expected = who == "engine/a" || door == Door::Api;
+            let expected = doors.contains(&door);
             assert_eq!(door.admits(&identity), expected, "{who} at {door}");
             let [of_client, of_server] = meet(&client, &server, door, Some("b"));
             assert_eq!(of_server.is_none(), expected, "{who} at {door}: {of_server:?}");
