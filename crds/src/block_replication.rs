@@ -102,6 +102,9 @@ pub struct BlockReplicationSpec {
     /// When checkpoints are made, and what they may cost.
     #[serde(default)]
     pub checkpoint: CheckpointPolicy,
+    /// How fast the copy gets what it lacks: at first all of it, later what it missed.
+    #[serde(default)]
+    pub resync: ResyncPolicy,
     /// Where the replica that serves the VM begins. Without it: where the volumes already have
     /// theirs. It is read once, when replication starts; later the group object says who is primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,12 +171,16 @@ pub enum DesiredState {
 #[x_kube(
     validation = Rule::new("duration(self.interval) == duration('0s') || (duration(self.interval) >= duration('10ms') && duration(self.interval) <= duration('24h'))")
         .message("spec.checkpoint.interval must be 0s (only on demand) or between 10ms and 24h"),
-    validation = Rule::new("duration(self.maxDelay) >= duration('1ms') && duration(self.maxDelay) <= duration('60s')")
-        .message("spec.checkpoint.maxDelay must be between 1ms and 60s: a VM whose disk waits longer takes errors"),
-    validation = Rule::new("quantity(self.window).compareTo(quantity('64Ki')) >= 0")
-        .message("spec.checkpoint.window must be at least 64Ki: it must hold the writes under way"),
+    validation = Rule::new("duration(self.maxDelay) >= duration('10ms') && duration(self.maxDelay) <= duration('60s')")
+        .message("spec.checkpoint.maxDelay must be between 10ms and 60s: a VM whose disk waits longer takes errors"),
+    validation = Rule::new("quantity(self.window).compareTo(quantity('64Ki')) >= 0 && quantity(self.window).compareTo(quantity('1Gi')) <= 0")
+        .message("spec.checkpoint.window must be between 64Ki, to hold the writes under way, and 1Gi: it is memory"),
     validation = Rule::new("quantity(self.undoLimit).compareTo(quantity(self.window)) >= 0")
-        .message("spec.checkpoint.undoLimit must be at least spec.checkpoint.window: what is in the window may all need undoing")
+        .message("spec.checkpoint.undoLimit must be at least spec.checkpoint.window: what is in the window may all need undoing"),
+    validation = Rule::new("quantity(self.undoLimit).compareTo(quantity('1Mi')) >= 0 && quantity(self.undoLimit).compareTo(quantity('1Ti')) <= 0")
+        .message("spec.checkpoint.undoLimit must be between 1Mi and 1Ti"),
+    validation = Rule::new("quantity(self.activeLimit).compareTo(quantity('1Mi')) >= 0 && quantity(self.activeLimit).compareTo(quantity('1Ti')) <= 0")
+        .message("spec.checkpoint.activeLimit must be between 1Mi and 1Ti")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointPolicy {
@@ -189,6 +196,16 @@ pub struct CheckpointPolicy {
     /// comes near it is closed early.
     #[serde(default = "CheckpointPolicy::default_undo_limit")]
     pub undo_limit: ByteSize,
+    /// What happens when the secondary lacks more than fits into that, as after a long outage.
+    /// KeepCheckpoint: the last checkpoint stays good, and none completes before undoLimit is raised.
+    /// DropCheckpoint: it is given up, so that the copy is made whole by itself; until then nothing can fail
+    /// over.
+    #[serde(default)]
+    pub when_undo_full: WhenUndoFull,
+    /// How many bytes a consumer of the copy, such as a test of a failover, may write over a checkpoint.
+    /// Beyond it its writes fail; after a failover they wait for the roll-back.
+    #[serde(default = "CheckpointPolicy::default_active_limit")]
+    pub active_limit: ByteSize,
     /// How many bytes may be on their way to the secondary. When it is full, the VM's writes wait,
     /// at most maxDelay.
     #[serde(default = "CheckpointPolicy::default_window")]
@@ -208,6 +225,10 @@ impl CheckpointPolicy {
         ByteSize::mebibytes(256)
     }
 
+    fn default_active_limit() -> ByteSize {
+        ByteSize::mebibytes(1024)
+    }
+
     fn default_window() -> ByteSize {
         ByteSize::mebibytes(8)
     }
@@ -223,9 +244,52 @@ impl Default for CheckpointPolicy {
             interval: Self::default_interval(),
             trigger: None,
             undo_limit: Self::default_undo_limit(),
+            when_undo_full: WhenUndoFull::default(),
+            active_limit: Self::default_active_limit(),
             window: Self::default_window(),
             max_delay: Self::default_max_delay(),
         }
+    }
+}
+
+/// What happens when the secondary lacks more than its undo logs can hold.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenUndoFull {
+    /// The last checkpoint stays; no other completes before undoLimit is raised.
+    #[default]
+    KeepCheckpoint,
+    /// The checkpoint is given up, and the copy made whole.
+    DropCheckpoint,
+}
+
+/// How fast the secondary gets what it lacks.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("quantity(self.floor).compareTo(quantity('64Ki')) >= 0 && quantity(self.floor).compareTo(quantity('1Ti')) <= 0")
+        .message("spec.resync.floor must be between 64Ki and 1Ti a second"),
+    validation = Rule::new("!has(self.ceiling) || (quantity(self.ceiling).compareTo(quantity(self.floor)) >= 0 && quantity(self.ceiling).compareTo(quantity('1Ti')) <= 0)")
+        .message("spec.resync.ceiling must be at least spec.resync.floor, and at most 1Ti a second")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ResyncPolicy {
+    /// Bytes a second that are sent at least, though the VM's writes have to wait for it, at most
+    /// checkpoint.maxDelay each.
+    #[serde(default = "ResyncPolicy::default_floor")]
+    pub floor: ByteSize,
+    /// Bytes a second that are sent at most. Absent: as many as the link takes beside the VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<ByteSize>,
+}
+
+impl ResyncPolicy {
+    fn default_floor() -> ByteSize {
+        ByteSize::mebibytes(4)
+    }
+}
+
+impl Default for ResyncPolicy {
+    fn default() -> Self {
+        Self { floor: Self::default_floor(), ceiling: None }
     }
 }
 

@@ -157,6 +157,9 @@ pub struct ReplicaStatus {
     /// Bytes that the other replica has and this one still lacks, as the primary counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_bytes: Option<i64>,
+    /// In how many seconds that is sent, at the pace of the last seconds. Absent: nobody knows yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_seconds: Option<i64>,
     /// Bytes of old content kept to be able to go back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_bytes: Option<i64>,

@@ -28,6 +28,9 @@ pub const CA_CONFIG_MAP: &str = "understudy-ca";
 /// The Secret with the authority itself; only the operator reads it.
 pub const CA_SECRET: &str = "understudy-ca";
 
+/// The Secret with which a scraper reads the engines' metrics.
+pub const METRICS_SECRET: &str = "understudy-metrics";
+
 /// The ConfigMap in which the operator says how each node's engine is.
 pub const NODES_CONFIG_MAP: &str = "understudy-nodes";
 

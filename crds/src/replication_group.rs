@@ -130,6 +130,18 @@ pub struct AppliedPolicy {
     pub window_bytes: i64,
     /// Longest hold-up of a write, in milliseconds.
     pub max_delay_millis: i64,
+    /// Whether a full undo space costs the checkpoint.
+    #[serde(default)]
+    pub drop_checkpoint: bool,
+    /// Most bytes of a consumer's own writes on the secondary; 0: the engine's default.
+    #[serde(default)]
+    pub active_limit_bytes: i64,
+    /// Bytes a second of a resync at least; 0: the engine's default.
+    #[serde(default)]
+    pub resync_floor_bytes: i64,
+    /// Bytes a second of a resync at most; 0: no limit.
+    #[serde(default)]
+    pub resync_ceiling_bytes: i64,
 }
 
 /// A change of primary.

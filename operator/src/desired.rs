@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use understudy_core::engine::api::{Generation, GroupId, Member, Mode, Policy};
+use understudy_core::engine::api::{Generation, GroupId, Member, Mode, Policy, UndoFull};
 use understudy_core::units::ByteLen;
 use understudy_crds::BlockReplication;
-use understudy_crds::block_replication::{DesiredState, ReplicationMode};
+use understudy_crds::block_replication::{DesiredState, ReplicationMode, WhenUndoFull};
 use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::{AppliedPolicy, Owner};
 
@@ -155,6 +155,10 @@ impl Desired {
                 undo_limit_bytes: signed(policy.undo_limit.bytes()),
                 window_bytes: signed(policy.window.bytes()),
                 max_delay_millis: millis(policy.max_delay.duration()),
+                drop_checkpoint: policy.when_undo_full == WhenUndoFull::DropCheckpoint,
+                active_limit_bytes: signed(policy.active_limit.bytes()),
+                resync_floor_bytes: signed(spec.resync.floor.bytes()),
+                resync_ceiling_bytes: spec.resync.ceiling.as_ref().map_or(0, |c| signed(c.bytes())),
             },
             checkpoint_trigger: policy.trigger.clone(),
             primary: spec.primary.as_ref().map(|p| p.node.clone()),
@@ -168,6 +172,7 @@ impl Desired {
 
 /// A policy as the engine's client takes it.
 pub fn engine_policy(policy: &AppliedPolicy) -> Policy {
+    let some = |bytes| Some(ByteLen(unsigned(bytes))).filter(|b| b.0 > 0);
     let span = |millis| std::time::Duration::from_millis(unsigned(millis));
     Policy {
         mode: if policy.synchronous { Mode::Synchronous } else { Mode::Checkpointed },
@@ -175,6 +180,14 @@ pub fn engine_policy(policy: &AppliedPolicy) -> Policy {
         undo_limit: Some(ByteLen(unsigned(policy.undo_limit_bytes))),
         window: Some(ByteLen(unsigned(policy.window_bytes))),
         max_delay: Some(span(policy.max_delay_millis)),
+        undo_full: if policy.drop_checkpoint {
+            UndoFull::DropCheckpoint
+        } else {
+            UndoFull::KeepCheckpoint
+        },
+        active_limit: some(policy.active_limit_bytes),
+        resync_floor: some(policy.resync_floor_bytes),
+        resync_ceiling: some(policy.resync_ceiling_bytes),
     }
 }
 

@@ -176,6 +176,7 @@ impl Engines for World {
             checkpoint_bytes: ByteLen(0),
             bytes_at_risk: ByteLen(0),
             missing: ByteLen(0),
+            resync_rate: ByteLen(0),
             window: ByteLen(0),
             undo: ByteLen(0),
             active: ByteLen(0),

@@ -95,6 +95,10 @@ struct ControllerArguments {
     /// How long a certificate authority that it makes is good.
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=7300))]
     authority_days: u64,
+    /// Keep the Secret understudy-metrics: ca.crt, tls.crt and tls.key of who may read the engines' metrics,
+    /// and nothing else.
+    #[arg(long, conflicts_with = "no_signer")]
+    metrics_reader: bool,
     /// How long figures in a status may lag; what changes in kind is written at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     status_interval: u64,
@@ -251,6 +255,7 @@ async fn controller(arguments: ControllerArguments) -> anyhow::Result<()> {
     let signing = (!arguments.no_signer).then(|| Signing {
         lifetime: hours(arguments.certificate_hours),
         authority_lifetime: hours(arguments.authority_days.saturating_mul(24)),
+        metrics_reader: arguments.metrics_reader,
     });
     let options = Options {
         namespace: arguments.namespace,

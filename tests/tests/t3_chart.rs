@@ -81,6 +81,8 @@ fn values_that_mean_nothing_are_refused_by_name() {
         ("storageClass.name=Under_study", "name"),
         ("operator.replicas=0", "replicas"),
         ("installation=", "installation"),
+        ("metrics.enabled=perhaps", "enabled"),
+        ("metrics.port=1", "port"),
     ] {
         let refusal = render(&["--set", set]).expect_err(set);
         assert!(refusal.contains(word), "{set}: wanted {word:?} in:\n{refusal}");

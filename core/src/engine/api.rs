@@ -224,6 +224,8 @@ pub struct GroupStatus {
     pub bytes_at_risk: ByteLen,
     /// Of these, what the peer still lacks.
     pub missing: ByteLen,
+    /// Bytes a second at which that is sent; 0: not known.
+    pub resync_rate: ByteLen,
     /// Queued for the peer, not acknowledged.
     pub window: ByteLen,
     /// Secondary: held in open undo logs.

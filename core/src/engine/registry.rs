@@ -295,6 +295,7 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         checkpoint_bytes: crate::units::ByteLen::default(),
         bytes_at_risk: crate::units::ByteLen::default(),
         missing: crate::units::ByteLen::default(),
+        resync_rate: crate::units::ByteLen::default(),
         window: crate::units::ByteLen::default(),
         undo: crate::units::ByteLen::default(),
         active: crate::units::ByteLen::default(),

@@ -46,9 +46,13 @@ pub(crate) fn accepted() -> Vec<Value> {
             });
         }),
         with(&|s| s["source"] = json!({ "virtualMachine": { "name": "vm" } })),
-        with(&|s| s["checkpoint"] = json!({ "interval": "10ms", "maxDelay": "1ms" })),
+        with(&|s| s["checkpoint"] = json!({ "interval": "10ms", "maxDelay": "10ms" })),
         with(&|s| s["checkpoint"] = json!({ "interval": "24h", "maxDelay": "60s" })),
-        with(&|s| s["checkpoint"] = json!({ "window": "64Ki", "undoLimit": "64Ki" })),
+        with(&|s| {
+            s["checkpoint"] = json!({ "whenUndoFull": "DropCheckpoint", "activeLimit": "1Mi" });
+            s["resync"] = json!({ "floor": "64Ki", "ceiling": "64Ki" });
+        }),
+        with(&|s| s["checkpoint"] = json!({ "window": "64Ki", "undoLimit": "1Mi" })),
     ]
 }
 

@@ -67,8 +67,8 @@ pub fn check(
             }
         }
         Identity::CsiController => asked.username == account(CSI_CONTROLLER_ACCOUNT),
-        // The operator signs its own without asking.
-        Identity::Operator => false,
+        // The operator signs these two by itself.
+        Identity::Operator | Identity::Metrics => false,
     };
     if !allowed {
         return Err(foreign(&identity, asked, &account(CSI_CONTROLLER_ACCOUNT)));

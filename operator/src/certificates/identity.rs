@@ -15,6 +15,8 @@ pub enum Identity {
     Operator,
     /// The controller of the CSI driver.
     CsiController,
+    /// Who reads metrics.
+    Metrics,
 }
 
 impl Identity {
@@ -30,6 +32,7 @@ impl fmt::Display for Identity {
             Self::Engine(node) => write!(f, "engine/{node}"),
             Self::Operator => f.write_str("operator"),
             Self::CsiController => f.write_str("csi-controller"),
+            Self::Metrics => f.write_str("metrics"),
         }
     }
 }
@@ -45,9 +48,10 @@ impl FromStr for Identity {
             }
             None if path == "operator" => Ok(Self::Operator),
             None if path == "csi-controller" => Ok(Self::CsiController),
+            None if path == "metrics" => Ok(Self::Metrics),
             _ => Err(format!(
-                "'{}' is no identity: there are {TRUST_DOMAIN}engine/NODE, operator and \
-                 csi-controller",
+                "'{}' is no identity: there are {TRUST_DOMAIN}engine/NODE, operator, \
+                 csi-controller and metrics",
                 uri.escape_debug().take(300).collect::<String>()
             )),
         }

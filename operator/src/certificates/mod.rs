@@ -5,6 +5,7 @@
 //!     key, request  ──────► CertificateSigningRequest ──watch──► check: is the requester that?
 //!     files ◄──────────── status.certificate ◄────────────────── sign with the Secret understudy-ca
 //!     ca.crt ◄─────────── ConfigMap understudy-ca ◄───────────── its public part, and the next one's
+//!   Prometheus ◄───────── Secret understudy-metrics ◄─────────── a certificate for reading metrics
 //! ```
 //!
 //! A private key never leaves the pod that made it. What a request asks for is taken from it in one
@@ -15,6 +16,7 @@ pub mod authority;
 pub mod check;
 pub mod files;
 pub mod identity;
+mod reader;
 pub mod request;
 pub mod signer;
 
@@ -37,6 +39,8 @@ pub struct Signing {
     pub lifetime: Duration,
     /// How long the authority is.
     pub authority_lifetime: Duration,
+    /// Whether the Secret of who reads metrics is kept.
+    pub metrics_reader: bool,
 }
 
 /// The operator's own part in it.

@@ -158,6 +158,7 @@ impl Keeper {
             Identity::Engine(_) => "understudy-engine-",
             Identity::CsiController => "understudy-csi-controller-",
             Identity::Operator => "understudy-operator-",
+            Identity::Metrics => "understudy-metrics-",
         };
         let request = CertificateSigningRequest {
             metadata: ObjectMeta {

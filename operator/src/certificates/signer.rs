@@ -15,7 +15,7 @@ use understudy_crds::names::{CA_CONFIG_MAP, CA_SECRET, FIELD_MANAGER, SIGNER};
 use super::authority::{Authority, Parts, Validity, bundle, create, turn};
 use super::check::{Asked, NODE_NAME, check};
 use super::files::{Files, read, write};
-use super::{OPERATOR, Signing};
+use super::{OPERATOR, Signing, reader};
 use crate::cluster::ClusterError;
 use crate::cluster::api::{ApiError, is_absent, is_conflict};
 use crate::observe::now;
@@ -96,7 +96,11 @@ impl Signer {
             }
         }
         self.parts = parts;
-        self.publish().await
+        self.publish().await?;
+        if self.signing.metrics_reader {
+            reader::keep(&self.secrets, &self.parts, time, self.signing.lifetime).await?;
+        }
+        Ok(())
     }
 
     async fn publish(&mut self) -> Result<(), ClusterError> {
@@ -241,11 +245,11 @@ impl Signer {
     }
 }
 
-fn unusable(error: impl std::fmt::Display) -> ClusterError {
+pub(super) fn unusable(error: impl std::fmt::Display) -> ClusterError {
     ClusterError::Certificate(error.to_string())
 }
 
-fn parts_of(secret: &Secret) -> Parts {
+pub(super) fn parts_of(secret: &Secret) -> Parts {
     let data = secret.data.iter().flatten();
     data.map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect()
 }

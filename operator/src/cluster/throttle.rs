@@ -39,6 +39,7 @@ fn essence(status: &BlockReplicationStatus) -> BlockReplicationStatus {
     for replica in &mut status.replicas {
         replica.checkpoint = replica.checkpoint.map(|n| n.min(1));
         replica.missing_bytes = None;
+        replica.missing_seconds = None;
         replica.undo_bytes = None;
         replica.merged_bytes = None;
     }

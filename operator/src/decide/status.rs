@@ -106,6 +106,10 @@ fn replica(
         generation: view.map(|v| v.generation.to_string()),
         checkpoint: bytes(|v| v.record.0),
         missing_bytes: bytes(|v| v.missing.0).filter(|_| role == ReplicaRole::Primary),
+        missing_seconds: view
+            .filter(|v| role == ReplicaRole::Primary && v.missing.0 > 0)
+            .and_then(|v| v.missing.0.checked_div(v.resync_rate.0))
+            .map(signed),
         undo_bytes: bytes(|v| v.undo.0).filter(|_| role == ReplicaRole::Secondary),
         merged_bytes: bytes(|v| v.commit_done.0).filter(|_| merging),
         merge_bytes: bytes(|v| v.commit_total.0).filter(|_| merging),

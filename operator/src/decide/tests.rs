@@ -48,6 +48,7 @@ impl Bench {
                     undo_limit_bytes: 256 << 20,
                     window_bytes: 8 << 20,
                     max_delay_millis: 5000,
+                    ..AppliedPolicy::default()
                 },
                 checkpoint_trigger: None,
                 primary: None,

@@ -217,7 +217,8 @@ fn protection(
             "UndoFull",
             about,
             format!("no checkpoint completes: {}", undo_full.cloned().unwrap_or_default()),
-            "raise spec.checkpoint.undoLimit, or see that the pool of the secondary has space",
+            "raise spec.checkpoint.undoLimit; or set spec.checkpoint.whenUndoFull to DropCheckpoint, which makes \
+             the copy whole but leaves nothing to fail over to until then",
         )),
         protected::DEGRADED => Some(Finding::problem(
             "Degraded",

@@ -7,7 +7,7 @@ use understudy_crds::block_replication_status::{ReplicaRole, ReplicaStatus};
 use understudy_crds::conditions::{ACCEPTED, FAILED_OVER, PROTECTED, RECONCILED, protected};
 use understudy_crds::{BlockReplication, BlockReplicationStatus};
 
-use super::words::{age, bytes, table};
+use super::words::{age, bytes, span, table};
 
 /// A condition of it.
 pub fn condition<'a>(status: &'a BlockReplicationStatus, type_: &str) -> Option<&'a Condition> {
@@ -152,12 +152,12 @@ fn side(replica: &ReplicaStatus, now: Timestamp) -> String {
         {
             words.push(format!("merging the roll-back: {} of {}", bytes(done), bytes(all)));
         }
-        words.extend(
-            replica
-                .missing_bytes
-                .filter(|b| *b > 0)
-                .map(|b| format!("{} still to be sent", bytes(b))),
-        );
+        words.extend(replica.missing_bytes.filter(|b| *b > 0).map(
+            |b| match replica.missing_seconds {
+                Some(s) => format!("{} still to be sent, about {}", bytes(b), span(s)),
+                None => format!("{} still to be sent", bytes(b)),
+            },
+        ));
     } else {
         let seen = replica.observed_time.as_ref().map(|t| age(t.0, now));
         let seen = seen.map_or("never seen".to_owned(), |a| format!("last seen {a} ago"));

@@ -4,6 +4,7 @@
 //!   per place (tmpfs, disk):
 //!     replicated   our two engines        against   a real QEMU pair with COLO replication
 //!     plain        our export, solo       against   qemu-nbd and nbdkit file
+//!     resync       1 % after a lost link  against   QEMU's full mirror
 //!   tmpfs only:
 //!     secure       our pair over TLS      against   our pair over plain TCP
 //!
@@ -16,6 +17,7 @@ mod case;
 mod peers;
 mod plain;
 mod replicated;
+mod resync;
 mod secure;
 mod table;
 
@@ -35,7 +37,7 @@ pub struct Options {
     /// A directory in memory.
     #[arg(long, default_value = "/dev/shm")]
     pub memory: PathBuf,
-    /// Only what contains this text: tmpfs, disk, replicated, plain, secure.
+    /// Only what contains this text: tmpfs, disk, replicated, plain, secure, resync.
     #[arg(long, default_value = "")]
     pub only: String,
 }
@@ -55,6 +57,11 @@ pub fn run(options: &Options) -> Result<()> {
             let own = temporary(directory)?;
             let rows = secure::run(own.path(), options.rounds)?;
             table::print("Link over TLS / over plain TCP, tmpfs", &rows);
+        }
+        if wanted("resync") {
+            let own = temporary(directory)?;
+            let rows = resync::run(own.path(), place == "disk", options.rounds)?;
+            table::print(&format!("Resync, {place}: ours / QEMU's full mirror"), &rows);
         }
         if wanted("plain") {
             let own = temporary(directory)?;

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether whoever comes in the clear, or by TLS without a certificate, is served nothing.
 pub fn are_refused(target: &str) -> Result<()> {
-    for opening in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"NBDMAGIC"]
+    let http = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    for opening in
+        [&b""[..], http, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"NBDMAGIC"]
     {
         let said = in_the_clear(target, opening)?;
         if said.starts_with(GREETING) {

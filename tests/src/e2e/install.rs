@@ -28,11 +28,11 @@ fn helm(world: &World, words: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// As the documents say, with the images of the suite.
+/// As the documents say, with the images of the suite, and metrics on the network, too.
 pub(super) fn install(world: &World) -> Result<()> {
     let chart = workspace().join("charts/understudy").display().to_string();
     let (repository, tag) = PRODUCT.rsplit_once(':').unwrap_or((PRODUCT, ""));
-    let image = format!("image.repository={repository},image.tag={tag}");
+    let image = format!("image.repository={repository},image.tag={tag},metrics.enabled=true");
     let words = ["install", "understudy", &chart, "--create-namespace", "--set", &image];
     helm(world, &[&words[..], &["--wait", "--timeout", "3m"]].concat())?;
     world.step("helm install");

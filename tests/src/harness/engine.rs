@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   directory/NAME/   pool/   api.sock   nbd.sock   link.sock      directory/NAME.log
-//!                     tls/    and, if it is to have one, a second API, a second NBD and the link over TLS
+//!                     metrics.sock
+//!                     tls/    and, if it is to have one, a second API, NBD and metrics, and the link over TLS
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -54,8 +55,8 @@ pub struct Engine {
     extra: Vec<String>,
     /// Where it takes links.
     link: Address,
-    /// Where its API and NBD are over TLS too.
-    secure: Option<[Address; 2]>,
+    /// Where its API, NBD and metrics are over TLS too.
+    secure: Option<[Address; 3]>,
     /// `None` while it is down.
     process: Option<Child>,
     runtime: tokio::runtime::Runtime,
@@ -102,7 +103,7 @@ impl Engine {
                 anyhow::Ok(Address::Tls { node: Some(name.to_owned()), host_port })
             };
             link = at()?;
-            secure = Some([at()?, at()?]);
+            secure = Some([at()?, at()?, at()?]);
         }
         let mut engine = Self {
             link,
@@ -127,12 +128,14 @@ impl Engine {
         self.kill();
         let address = |file: &str| format!("unix:{}", self.own(file).display());
         let mut arguments = vec!["--pool".to_owned(), self.own("pool").display().to_string()];
-        for (flag, file) in [("--api", "api.sock"), ("--nbd", "nbd.sock")] {
+        for (flag, file) in
+            [("--api", "api.sock"), ("--nbd", "nbd.sock"), ("--metrics", "metrics.sock")]
+        {
             arguments.extend([flag.to_owned(), address(file)]);
         }
-        if let Some([api, nbd]) = &self.secure {
+        if let Some([api, nbd, metrics]) = &self.secure {
             arguments.extend(["--tls".to_owned(), self.certificates().display().to_string()]);
-            for (flag, at) in [("--api", api), ("--nbd", nbd)] {
+            for (flag, at) in [("--api", api), ("--nbd", nbd), ("--metrics", metrics)] {
                 arguments.extend([flag.to_owned(), listening(at)]);
             }
         }
@@ -176,6 +179,16 @@ impl Engine {
     /// Where it serves NBD.
     pub fn nbd_address(&self) -> Address {
         Address::Unix(self.own("nbd.sock"))
+    }
+
+    /// Where it tells metrics.
+    pub fn metrics_address(&self) -> Address {
+        Address::Unix(self.own("metrics.sock"))
+    }
+
+    /// Where it tells them over TLS, with the node's name in it.
+    pub fn secure_metrics(&self) -> Result<Address> {
+        Ok(self.secure.as_ref().context("the engine was started without TLS")?[2].clone())
     }
 
     /// Where it takes links of primaries.

@@ -10,4 +10,5 @@ pub mod gate;
 pub mod nbd;
 pub mod nbd_address;
 pub mod process;
+pub mod scrape;
 pub mod tools;

@@ -179,6 +179,7 @@ impl Setting {
             undo_limit: if small { (total / pick(r, &[1, 2, 3])).max(16 << 10) } else { 4 << 20 },
             window: pick(r, &[4 << 10, 16 << 10, 64 << 10, 1 << 20]),
             max_delay: Duration::from_millis(pick(r, &[2, 20, 200, 2000])),
+            ..Policy::default()
         };
         Self {
             sizes,

@@ -12,10 +12,12 @@
 //!
 //! Every command here is part of QEMU's documented interface; nothing of its code is.
 
+mod mirror;
 mod primary;
 mod qmp;
 mod replay;
 
+pub use mirror::Mirror;
 pub use primary::Primary;
 pub use qmp::Qemu;
 pub use replay::replay;

@@ -15,12 +15,13 @@ use super::{MIB, export, issued, pair, wait_for_log, write_and_read};
 /// Client flags and STARTTLS, and how much the server says before TLS: greeting and answer.
 const STARTTLS: (&[u8], usize) = (b"\0\0\0\x03IHAVEOPT\0\0\0\x05\0\0\0\0", 18 + 20);
 
-/// Certificates that somebody may come with, and whether they are good for (link, NBD, API).
-fn guests(authority: &Authority, dir: &Path) -> Vec<(&'static str, bool, [bool; 3])> {
+/// Certificates that somebody may come with, and whether they are good for (link, NBD, API, metrics).
+fn guests(authority: &Authority, dir: &Path) -> Vec<(&'static str, bool, [bool; 4])> {
     let other = Authority::new().unwrap();
     authority.issue(&dir.join("engine"), "engine/z").unwrap();
     authority.issue(&dir.join("operator"), "operator").unwrap();
     authority.issue(&dir.join("csi-controller"), "csi-controller").unwrap();
+    authority.issue(&dir.join("metrics"), "metrics").unwrap();
     authority.issue(&dir.join("nobody"), "guest/x").unwrap();
     authority.issue_expired(&dir.join("expired"), "engine/z").unwrap();
     let (day, hour) = (Duration::from_hours(24), Duration::from_hours(1));
@@ -28,14 +29,15 @@ fn guests(authority: &Authority, dir: &Path) -> Vec<(&'static str, bool, [bool; 
     authority.issue_between(&dir.join("early"), "engine/z", now + hour, now + day).unwrap();
     other.issue(&dir.join("other"), "engine/z").unwrap();
     vec![
-        ("engine", true, [true, true, true]),
-        ("operator", true, [false, false, true]),
-        ("csi-controller", true, [false, false, true]),
-        ("nobody", true, [false; 3]),
-        ("expired", true, [false; 3]),
-        ("early", true, [false; 3]),
-        ("other", true, [false; 3]),
-        ("none", false, [false; 3]),
+        ("engine", true, [true, true, true, false]),
+        ("operator", true, [false, false, true, true]),
+        ("csi-controller", true, [false, false, true, false]),
+        ("metrics", true, [false, false, false, true]),
+        ("nobody", true, [false; 4]),
+        ("expired", true, [false; 4]),
+        ("early", true, [false; 4]),
+        ("other", true, [false; 4]),
+        ("none", false, [false; 4]),
     ]
 }
 
@@ -45,7 +47,12 @@ fn nobody_gets_in_without_the_right_certificate_and_nobody_else_notices() {
     let pair = pair(directory.path(), &["--shards", "2"]);
     let (_dir, client) = issued(pair.authority().unwrap(), "engine/a");
     let b = &pair.secondary;
-    let doors = [b.link_address(), b.secure_nbd().unwrap(), b.secure_api().unwrap()];
+    let doors = [
+        b.link_address(),
+        b.secure_nbd().unwrap(),
+        b.secure_api().unwrap(),
+        b.secure_metrics().unwrap(),
+    ];
     let doors = doors.map(|a| a.host_port().unwrap().to_owned());
     let stalled: Vec<TcpStream> = doors.iter().map(|at| TcpStream::connect(at).unwrap()).collect();
     let began = Instant::now();

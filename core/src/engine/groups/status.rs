@@ -58,6 +58,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         checkpoint_bytes: ByteLen(s.checkpoint.bytes),
         bytes_at_risk: ByteLen(s.at_risk),
         missing: ByteLen(s.missing),
+        resync_rate: ByteLen(s.resync_rate),
         window: ByteLen(s.window),
         undo: ByteLen(s.undo),
         active: ByteLen(s.active),

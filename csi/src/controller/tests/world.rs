@@ -207,6 +207,7 @@ fn group_status(
         checkpoint_bytes: zero,
         bytes_at_risk: zero,
         missing: zero,
+        resync_rate: zero,
         window: zero,
         undo: zero,
         active: zero,

@@ -27,9 +27,13 @@ for image in "$images"/*.tar; do
 done
 "$programs/kube-proxy" --kubeconfig="$disk/kube-proxy.kubeconfig" --hostname-override="$name" \
     --cluster-cidr=POD_RANGE --proxy-mode=iptables --conntrack-max-per-core=0 >>"$disk/kube-proxy.log" 2>&1 &
-"$programs/kubelet" --config="$disk/kubelet.yaml" --kubeconfig="$disk/kubelet.kubeconfig" \
-    --hostname-override="$name" --node-ip=NODE_ADDRESS --root-dir=/var/lib/kubelet --v=2 \
-    >>"$disk/kubelet.log" 2>&1 &
+# A kubelet that finds containerd not ready yet ends; a service manager starts it again.
+while :; do
+    "$programs/kubelet" --config="$disk/kubelet.yaml" --kubeconfig="$disk/kubelet.kubeconfig" \
+        --hostname-override="$name" --node-ip=NODE_ADDRESS --root-dir=/var/lib/kubelet --v=2 \
+        >>"$disk/kubelet.log" 2>&1 || true
+    sleep 1
+done &
 # Orphans of the whole pid namespace become this shell's children.
 while :; do
     wait || true
