@@ -98,6 +98,10 @@ bugs! {
     ResyncUnlocked,
     /// Resync: of a used replica too only what is allocated is sent.
     HolesLeft,
+    /// Resync: what was sent counts as settled before the peer has flushed it.
+    SettledThereEarly,
+    /// Resync: what was sent counts as settled before our own disks are flushed.
+    SettledHereEarly,
     /// Intent log: marks go when the secondary has recorded, before the primary has flushed.
     IntentBeforeFlush,
     /// Intent log: marks go although a newer write relies on them.

@@ -20,9 +20,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::lock_file;
 use crate::units::VolumeId;
 
 /// The form of a record that this program writes.
@@ -84,7 +84,7 @@ impl StateDirectory {
 
     /// Takes it for this process; `None` if another one has it.
     pub fn lock(&self) -> io::Result<Option<File>> {
-        lock(&self.0.join(".lock"))
+        lock_file(&self.0.join(".lock"))
     }
 
     /// Removes the lock's file where no device is held; the caller has the lock, and ends.
@@ -98,7 +98,7 @@ impl StateDirectory {
 
     /// Takes a volume's lock; `None` if its holder lives.
     pub fn lock_volume(&self, volume: &VolumeId) -> io::Result<Option<File>> {
-        lock(&self.0.join(format!("{volume}.lock")))
+        lock_file(&self.0.join(format!("{volume}.lock")))
     }
 
     /// The holder's socket.
@@ -191,23 +191,6 @@ impl StateDirectory {
             }
         }
         Ok(())
-    }
-}
-
-/// Takes a lock file that stays where it is: not one that was removed meanwhile.
-fn lock(path: &Path) -> io::Result<Option<File>> {
-    use std::os::unix::fs::MetadataExt;
-    loop {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        }
-        let there = fs::metadata(path).map(|m| m.ino()).ok();
-        if there == Some(file.metadata()?.ino()) {
-            return Ok(Some(file));
-        }
     }
 }
 

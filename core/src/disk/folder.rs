@@ -23,6 +23,10 @@ use crate::units::{ByteRange, usize_of};
 impl Host for ShardEnv {
     type Disk = File;
     type Dir = Folder;
+
+    fn intent_hot(&self) -> usize {
+        self.0.intent_hot
+    }
 }
 
 /// A directory. Clones are the same one.

@@ -17,6 +17,7 @@ mod fill;
 mod flush;
 mod folder;
 mod geometry;
+mod lock;
 mod memory;
 mod zeroes;
 
@@ -28,6 +29,7 @@ pub use fault::{Fault, Faults};
 pub use file::File;
 pub use folder::Folder;
 pub use geometry::Caching;
+pub(crate) use lock::lock_file;
 pub use memory::Memory;
 
 use std::future::Future;
@@ -160,6 +162,10 @@ pub trait Dir: Clone + 'static {
     fn list(&self) -> impl Future<Output = Result<Vec<String>>> + 'static;
 }
 
+/// How many regions of 1 MiB an intent log keeps marked only for speed, unless told otherwise: after a crash so
+/// much is sent again in vain at most.
+pub const INTENT_HOT: usize = 1024;
+
 /// What a group runs on: a shard in production, a node of the simulator in tests.
 pub trait Host: Env {
     /// What replicas and logs are stored on.
@@ -167,10 +173,10 @@ pub trait Host: Env {
     /// The directories they lie in.
     type Dir: Dir<Disk = Self::Disk>;
 
-    /// The most regions of an intent log that stay marked only for speed. The simulator keeps few:
-    /// its volumes are small, and a mark that is never cleared is never cleared wrongly.
+    /// How many of the regions marked last an intent log keeps marked only for speed. The simulator keeps
+    /// few: its volumes are small, and a mark that is never cleared is never cleared wrongly.
     fn intent_hot(&self) -> usize {
-        usize::MAX
+        INTENT_HOT
     }
 
     /// How many bytes a resync sends before both sides flush, so that they need not be sent again: what a

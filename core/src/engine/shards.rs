@@ -28,7 +28,8 @@ impl Shards {
     /// Starts as many as the configuration says.
     pub(crate) fn start(engine: &Config, tls: Option<Tls>) -> io::Result<Self> {
         let plaintext = engine.insecure_plaintext;
-        let mut config = ShardConfig { tls, plaintext, ..ShardConfig::default() };
+        let intent_hot = engine.limits.intent_mib;
+        let mut config = ShardConfig { tls, plaintext, intent_hot, ..ShardConfig::default() };
         match engine.io {
             // Leaves the choice to the environment, and else to a probe.
             Io::Auto => {}

@@ -8,7 +8,7 @@
 //!   caller 2 ──┴► commit 1 ─ flush ──┴─► commit 2 ─ flush ─►
 //!
 //!   sweep(keep):  marks that nothing needs are dropped in memory; the disk follows with the next
-//!                 commit. The INTENT_HOT regions marked last stay, so that steady writing pays no sync.
+//!                 commit. The regions marked last stay, so many, so that steady writing pays no sync.
 //! ```
 //!
 //! A superset at every moment: a bit is cleared on disk only after nobody relied on it, and a bad
@@ -35,9 +35,7 @@ use crate::units::{ByteOffset, ByteRange, VolumeIndex, u64_of};
 /// The unit of the intent log, in bytes.
 pub const INTENT_REGION: u64 = 1 << 20;
 
-/// How many of the regions marked last a sweep leaves alone: after a crash, so many MiB are sent
-/// again in vain at most.
-pub const INTENT_HOT: usize = 1024;
+pub use crate::disk::INTENT_HOT;
 
 /// The intent log of a group. Clones are the same one.
 pub struct IntentLog<D: Disk>(Rc<RefCell<Inner<D>>>);
@@ -248,12 +246,12 @@ impl<D: Disk> IntentLog<D> {
         self.0.borrow().begun
     }
 
-    /// Lets a sweep leave alone at most so many regions, and never more than [`INTENT_HOT`].
+    /// Lets a sweep leave alone at most so many regions; without this [`INTENT_HOT`].
     pub fn limit_hot(&self, hot: usize) {
-        self.0.borrow_mut().hot = hot.min(INTENT_HOT);
+        self.0.borrow_mut().hot = hot;
     }
 
-    /// Drops the marks of regions for which `keep` is false, save the [`INTENT_HOT`] marked last and
+    /// Drops the marks of regions for which `keep` is false, save the hot ones, marked last, and
     /// those of marks that have not returned yet. In memory; the disk follows with the next commit.
     /// `keep` must not call this log.
     pub fn sweep(&self, keep: impl Fn(VolumeIndex, ByteRange) -> bool) {
@@ -296,7 +294,7 @@ impl<D: Disk> Inner<D> {
 
     fn touch(&mut self, regions: &Range<u64>) {
         // More than the hot set at once is no sign of where the next writes go.
-        if regions.end - regions.start <= u64_of(INTENT_HOT) {
+        if regions.end - regions.start <= u64_of(self.hot) {
             self.clock += 1;
             for region in regions.clone() {
                 self.recent.insert(region, self.clock);

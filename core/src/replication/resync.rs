@@ -80,8 +80,9 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
 /// Makes what was sent durable on both sides, so that it need not be sent again.
 async fn settle<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) {
     let Some(settling) = peer.leg.begin_settling() else { return };
-    let there = peer.leg.await_settling(&settling, || peer.flushed.get()).await;
-    let here = there && p.flush_all().await.is_ok();
+    let there = bug(Bug::SettledThereEarly)
+        || peer.leg.await_settling(&settling, || peer.flushed.get()).await;
+    let here = there && (bug(Bug::SettledHereEarly) || p.flush_all().await.is_ok());
     peer.leg.end_settling(&settling, here);
     if here {
         peer.sweep_intent();

@@ -67,6 +67,8 @@ pub struct ShardConfig {
     pub tls: Option<crate::tls::Tls>,
     /// Whether it may connect to `tcp:` addresses.
     pub plaintext: bool,
+    /// How many MiB of each group's volumes stay marked in its intent log only for speed.
+    pub intent_hot: usize,
 }
 
 impl Default for ShardConfig {
@@ -77,7 +79,7 @@ impl Default for ShardConfig {
             Ok("ring") => IoChoice::Ring,
             _ => IoChoice::Probe,
         };
-        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true }
+        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true, intent_hot: 1024 }
     }
 }
 
@@ -97,6 +99,7 @@ pub(crate) struct Core {
     random: RefCell<Vec<u64>>,
     pub(super) tls: Option<crate::tls::Tls>,
     pub(super) plaintext: bool,
+    pub(crate) intent_hot: usize,
 }
 
 impl std::fmt::Debug for ShardEnv {
@@ -115,6 +118,7 @@ impl ShardEnv {
             random: RefCell::default(),
             tls: config.tls.clone(),
             plaintext: config.plaintext,
+            intent_hot: config.intent_hot,
         })))
     }
 

@@ -75,7 +75,7 @@ impl World {
             disks: root.fork(),
             disk_delay: RefCell::new(Duration::from_micros(20)..Duration::from_micros(400)),
             keep: Cell::new(Keep::BySeed),
-            intent_hot: Cell::new(usize::MAX),
+            intent_hot: Cell::new(crate::disk::INTENT_HOT),
             resync_settle: Cell::new(64 << 20),
             network: Network::new(root.fork()),
             trace: Trace::new(),

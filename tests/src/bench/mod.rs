@@ -4,6 +4,7 @@
 //!   per place (tmpfs, disk):
 //!     replicated   our two engines        against   a real QEMU pair with COLO replication
 //!     plain        our export, solo       against   qemu-nbd and nbdkit file
+//!     intent       1024 marked regions    against   all marked (on the disk only)
 //!     resync       1 % after a lost link  against   QEMU's full mirror
 //!   tmpfs only:
 //!     secure       our pair over TLS      against   our pair over plain TCP
@@ -14,6 +15,8 @@
 //! ours against ours in the same rounds: a ratio within it says nothing.
 
 mod case;
+mod figures;
+mod intent;
 mod peers;
 mod plain;
 mod replicated;
@@ -37,7 +40,7 @@ pub struct Options {
     /// A directory in memory.
     #[arg(long, default_value = "/dev/shm")]
     pub memory: PathBuf,
-    /// Only what contains this text: tmpfs, disk, replicated, plain, secure, resync.
+    /// Only what contains this text: tmpfs, disk, replicated, plain, secure, resync, intent.
     #[arg(long, default_value = "")]
     pub only: String,
 }
@@ -57,6 +60,11 @@ pub fn run(options: &Options) -> Result<()> {
             let own = temporary(directory)?;
             let rows = secure::run(own.path(), options.rounds)?;
             table::print("Link over TLS / over plain TCP, tmpfs", &rows);
+        }
+        if place == "disk" && wanted("intent") {
+            let own = temporary(directory)?;
+            let rows = intent::run(own.path(), options.rounds)?;
+            table::print("Intent log: 1024 regions marked / all marked, disk", &rows);
         }
         if wanted("resync") {
             let own = temporary(directory)?;

@@ -10,15 +10,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
 use understudy_core::overlay::{INTENT_HOT, INTENT_REGION};
 
 use super::case::Case;
+use super::figures::figure;
 use super::table::{Round, Row};
 use crate::harness::engines::{Carrier, Engines, EnginesOptions};
 use crate::harness::nbd_address::Export;
-use crate::harness::scrape::scrape;
 use crate::qemu::Mirror;
 use crate::random::Random;
 
@@ -79,7 +79,7 @@ pub(crate) fn run(directory: &Path, direct: bool, rounds: usize) -> Result<Vec<R
     }
     println!("payload after a lost link: at most {payload:.3} times the bytes that differ");
     let crash = ours.primary_crashed(&mut random)?;
-    let bound = crate_bound();
+    let bound = bound_of_a_crash();
     println!(
         "after a crash of the primary that had written all over the volume: {} MiB missing, {} MiB sent in \
          {:.1} s; the bound is the {} regions marked last, {} MiB, and what no record covered",
@@ -92,7 +92,7 @@ pub(crate) fn run(directory: &Path, direct: bool, rounds: usize) -> Result<Vec<R
     Ok(vec![row])
 }
 
-fn crate_bound() -> u64 {
+fn bound_of_a_crash() -> u64 {
     understudy_core::units::u64_of(INTENT_HOT) * INTENT_REGION
 }
 
@@ -122,13 +122,10 @@ impl Ours {
         Ok(Self { pair, export })
     }
 
-    fn figure(&self, name: &str) -> Result<u64> {
-        let figures = scrape(&self.pair.primary.metrics_address(), None)?;
-        let series = format!("understudy_{name}{{group=\"{}\"}}", self.pair.group);
-        let value = figures.get(&series).with_context(|| format!("no {series}"))?;
+    fn count(&self, name: &str) -> Result<u64> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let value = *value as u64;
-        Ok(value)
+        let count = figure(&self.pair, name)? as u64;
+        Ok(count)
     }
 
     /// Scattered writes while the secondary is away.
@@ -141,7 +138,7 @@ impl Ours {
         offsets.truncate(usize::try_from(WRITES)?);
         SCATTERED.measure(&self.export, offsets)?;
         let (sessions, sent) =
-            (self.figure("group_sessions_total")?, self.figure("group_resynced_bytes_total")?);
+            (self.count("group_sessions_total")?, self.count("group_resynced_bytes_total")?);
         self.pair.secondary.restart()?;
         self.until_whole(sessions, sent)
     }
@@ -158,13 +155,13 @@ impl Ours {
     }
 
     fn until_whole(&self, sessions: u64, sent: u64) -> Result<Resync> {
-        while self.figure("group_sessions_total")? <= sessions {
+        while self.count("group_sessions_total")? <= sessions {
             std::thread::sleep(Duration::from_millis(1));
         }
         let began = Instant::now();
-        let missing = self.figure("group_missing_bytes")?;
+        let missing = self.count("group_missing_bytes")?;
         self.pair.checkpoint()?;
         let took = began.elapsed();
-        Ok(Resync { took, missing, sent: self.figure("group_resynced_bytes_total")? - sent })
+        Ok(Resync { took, missing, sent: self.count("group_resynced_bytes_total")? - sent })
     }
 }

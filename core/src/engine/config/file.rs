@@ -36,6 +36,7 @@ pub(super) struct FileLimits {
     link_connections: Option<usize>,
     api_connections: Option<usize>,
     groups: Option<usize>,
+    intent_mib: Option<usize>,
 }
 
 impl From<FileLimits> for Limits {
@@ -49,6 +50,7 @@ impl From<FileLimits> for Limits {
             link_connections: f.link_connections.unwrap_or(d.link_connections),
             api_connections: f.api_connections.unwrap_or(d.api_connections),
             groups: f.groups.unwrap_or(d.groups),
+            intent_mib: f.intent_mib.unwrap_or(d.intent_mib),
         }
     }
 }

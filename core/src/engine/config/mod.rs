@@ -125,6 +125,9 @@ pub struct Limits {
     pub api_connections: usize,
     /// Groups of the pool.
     pub groups: usize,
+    /// MiB of each group's volumes that stay marked in its intent log only for speed: what is sent in vain
+    /// after a crash, at most.
+    pub intent_mib: usize,
 }
 
 impl Default for Limits {
@@ -135,6 +138,7 @@ impl Default for Limits {
             link_connections: 1024,
             api_connections: 256,
             groups: 1024,
+            intent_mib: crate::disk::INTENT_HOT,
         }
     }
 }
@@ -269,6 +273,10 @@ impl Config {
             if !(1..=100_000).contains(&n) {
                 return Err(ConfigError::value(key, format!("{n}: use 1 to 100000")));
             }
+        }
+        if !(1..=1 << 20).contains(&l.intent_mib) {
+            let problem = format!("{}: use 1 to 1048576", l.intent_mib);
+            return Err(ConfigError::value("limits.intentMib", problem));
         }
         Ok(())
     }

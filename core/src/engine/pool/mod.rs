@@ -22,11 +22,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use tracing::warn;
 
 use super::api::{ByteLen, Capacity, Refusal, Uuid};
 use super::error::EngineError;
+use crate::disk::lock_file;
 use crate::units::Name;
 
 const LOCK: &str = "lock";
@@ -204,39 +204,19 @@ impl Pool {
 
 /// Locks the pool against every other engine, for as long as the file lives.
 fn lock(root: &Path) -> Result<File, EngineError> {
-    use std::io::{Read, Write};
-    use std::os::unix::fs::MetadataExt;
+    use std::io::Write;
     let path = root.join(LOCK);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| failed("open", &path, e))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            // An engine that left may have removed the file between our two calls.
-            let inode = file.metadata().map_err(|e| failed("look at", &path, e))?.ino();
-            if fs::metadata(&path).map(|there| there.ino()).ok() != Some(inode) {
-                let text = format!("the pool {} was being left: start again", root.display());
-                return Err(EngineError::new(Refusal::WrongState, text));
-            }
-        }
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut owner = String::new();
-            let _ = (&mut file).take(64).read_to_string(&mut owner);
-            let text = format!(
-                "the pool {} is in use by another engine (process {}): stop that one, or use another pool",
-                root.display(),
-                owner.trim()
-            );
-            return Err(EngineError::new(Refusal::WrongState, text));
-        }
-        Err(e) => return Err(failed("lock", &path, e.into())),
-    }
+    let Some(file) = lock_file(&path).map_err(|e| failed("lock", &path, e))? else {
+        let owner = fs::read_to_string(&path).unwrap_or_default();
+        let text = format!(
+            "the pool {} is in use by another engine (process {}): stop that one, or use another pool",
+            root.display(),
+            owner.trim()
+        );
+        return Err(EngineError::new(Refusal::WrongState, text));
+    };
     // Only for the message above, so a full disk is no reason to stop here.
-    if file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).is_err() {
+    if file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).is_err() {
         warn!("{} can't be written: the pool's file system may be full", path.display());
     }
     Ok(file)
