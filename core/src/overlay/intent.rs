@@ -60,6 +60,8 @@ struct Inner<D> {
     commit: Option<Commit>,
     /// How many commits were begun.
     begun: u64,
+    /// Marks that were dropped since the last commit began: the disk still has them.
+    dropped: usize,
 }
 
 #[derive(Clone)]
@@ -115,6 +117,7 @@ impl<D: Disk> IntentLog<D> {
             next_pending: 0,
             commit: None,
             begun: 0,
+            dropped: 0,
         })))
     }
 
@@ -241,6 +244,13 @@ impl<D: Disk> IntentLog<D> {
             .collect()
     }
 
+    /// Whether the disk has so many marks more than are wanted that a commit is due although nobody waits
+    /// for one: an eighth of the hot ones. So a crash makes good little more than those.
+    pub fn is_due(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.commit.is_none() && inner.dropped > inner.hot / 8
+    }
+
     /// How often it was made durable, or began to be.
     pub fn commits(&self) -> u64 {
         self.0.borrow().begun
@@ -278,6 +288,7 @@ impl<D: Disk> IntentLog<D> {
                         continue;
                     }
                     inner.wanted.clear(region);
+                    inner.dropped += 1;
                     inner.recent.remove(&region);
                     inner.dirty.insert(Layout::block_of(region));
                 }
@@ -317,6 +328,7 @@ impl<D: Disk> Inner<D> {
             return commit.clone();
         }
         self.begun += 1;
+        self.dropped = 0;
         let mut blocks = Vec::new();
         let mut writes: Vec<(ByteOffset, Data)> = Vec::new();
         for block in std::mem::take(&mut self.dirty) {

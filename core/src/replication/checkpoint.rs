@@ -94,9 +94,7 @@ pub(crate) async fn cut<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
     let Some(closed) = peer.leg.cut(next) else { return Ok(false) };
     let (p2, peer2) = (p.clone(), peer.clone());
     let task = p.host.spawn("checkpoint", async move { finish(&p2, &peer2, closed).await });
-    let mut tasks = peer.tasks.borrow_mut();
-    tasks.retain(|t| !t.is_done());
-    tasks.push(task);
+    peer.keep_task(task);
     Ok(true)
 }
 

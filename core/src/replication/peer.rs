@@ -73,6 +73,13 @@ impl<H: Host> Peer<H> {
         });
     }
 
+    /// Ends a task with the peer, if it has not ended before.
+    pub(crate) fn keep_task(&self, task: Task) {
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.retain(|t| !t.is_done());
+        tasks.push(task);
+    }
+
     pub(crate) fn end_tasks(&self) {
         for t in self.tasks.take() {
             t.cancel();

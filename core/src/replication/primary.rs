@@ -300,6 +300,12 @@ impl<H: Host> Primary<H> {
         self.counters.checkpoint_micros.time(done.0.saturating_sub(c.cut.0));
         *peer.error.borrow_mut() = None;
         peer.sweep_intent();
+        if peer.intent.is_due() {
+            let intent = peer.intent.clone();
+            // An error is told by the next mark, which is what needs it.
+            let commit = self.host.spawn("intent", async move { drop(intent.commit().await) });
+            peer.keep_task(commit);
+        }
         self.changed.notify();
     }
 

@@ -25,6 +25,10 @@ use crate::units::{ByteRange, CLUSTER, VolumeIndex, usize_of};
 /// The most bytes of one step.
 const STEP: u64 = 256 << 10;
 
+/// Up to here a range is read without asking first where its holes are: the question costs more than the
+/// answer, on some file systems by far.
+const SMALL: u64 = 64 << 10;
+
 /// How long the resync waits for room before it looks again whether it has fallen behind its floor.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -123,15 +127,21 @@ async fn step<H: Host>(
     }
     let locked = if bug(Bug::ResyncUnlocked) { ByteRange::default() } else { range };
     let _guard = volume.lock.lock(locked).await;
-    for (part, allocated) in in_clusters(volume.local.allocation(range).await?) {
-        let frame = if allocated {
+    let parts = if range.len() <= SMALL {
+        vec![(range, true)]
+    } else {
+        in_clusters(volume.local.allocation(range).await?)
+    };
+    for (part, allocated) in parts {
+        let mut frame = Body::Discard(v, part);
+        let mut len = 0;
+        if allocated {
             let (buf, r) = volume.local.read(part.offset(), Buf::new(usize_of(part.len()))).await;
             r?;
-            Body::Resync(v, part, buf.freeze())
-        } else {
-            Body::Discard(v, part)
-        };
-        let len = if allocated { part.len() } else { 0 };
+            if range.len() > SMALL || buf.iter().any(|b| *b != 0) {
+                (frame, len) = (Body::Resync(v, part, buf.freeze()), part.len());
+            }
+        }
         if peer.leg.try_enter(v, part, || frame, len, is_behind).is_none() {
             return Ok(false);
         }

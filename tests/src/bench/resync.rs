@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
+use understudy_core::engine::api::{ByteLen, ExportKind, GroupStatus, LinkState, Policy};
 use understudy_core::overlay::{INTENT_HOT, INTENT_REGION};
 
 use super::case::Case;
@@ -78,6 +78,10 @@ pub(crate) fn run(directory: &Path, direct: bool, rounds: usize) -> Result<Vec<R
         }
     }
     println!("payload after a lost link: at most {payload:.3} times the bytes that differ");
+    if !direct {
+        // To find the holes of a large file takes a file system in memory longest of all.
+        return Ok(vec![row]);
+    }
     let crash = ours.primary_crashed(&mut random)?;
     let bound = bound_of_a_crash();
     println!(
@@ -133,7 +137,8 @@ impl Ours {
         self.pair.checkpoint()?;
         self.pair.secondary.kill();
         let group = self.pair.group.clone();
-        self.pair.primary.wait_for(&group, "a lost link", |s| s.frames_sent == 0)?;
+        let lost = |s: &GroupStatus| s.link == LinkState::Degraded;
+        self.pair.primary.wait_for(&group, "a lost link", lost)?;
         let mut offsets = SCATTERED.offsets(SIZE, random);
         offsets.truncate(usize::try_from(WRITES)?);
         SCATTERED.measure(&self.export, offsets)?;

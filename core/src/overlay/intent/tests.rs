@@ -127,6 +127,22 @@ fn a_sweep_leaves_what_is_kept_what_is_hot_and_what_is_being_marked() {
 }
 
 #[test]
+fn a_commit_is_due_when_the_disk_has_many_marks_that_nobody_wants() {
+    for (marks, is_due) in [(16, false), (18, false), (19, true)] {
+        let disk = Gated::new(IntentLog::<Gated>::file_len(&LENS), 4096);
+        let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
+        log.limit_hot(16);
+        block_on(log.mark_many(A, (0..marks).map(|n| mib(n, n + 1)))).unwrap();
+        log.sweep(|_, _| false);
+        assert_eq!(log.is_due(), is_due, "{marks}");
+        assert_eq!(reopened(&disk.inner).marked(A), [mib(0, marks)]);
+        block_on(log.commit()).unwrap();
+        assert!(!log.is_due());
+        assert_eq!(reopened(&disk.inner).marked(A), [mib(marks - 16, marks)]);
+    }
+}
+
+#[test]
 fn a_swept_region_is_marked_again_for_free_until_the_disk_was_told() {
     let disk = Gated::new(IntentLog::<Gated>::file_len(&LENS), 4096);
     let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
