@@ -6,7 +6,7 @@ use super::pair::{G1, G2, Pair, at, fill, pattern, policy, read, reopen, run};
 use crate::disk::Disk;
 use crate::overlay::{Role, Stage};
 use crate::replication::ExportKind::{Primary, Secondary, View};
-use crate::sim::{Held, Keep, Sim, SimHost};
+use crate::sim::{Direction, Held, Keep, Sim, SimHost};
 use crate::units::{ByteRange, Epoch};
 
 /// Small: no epoch is closed early.
@@ -160,6 +160,31 @@ fn a_primary_that_dies_under_load_goes_on_and_the_peer_gets_what_it_has() {
             assert!(read(&pair.volume(View), ALL).await.unwrap() == local);
         });
     }
+}
+
+#[test]
+fn a_checkpoint_whose_answer_was_lost_is_not_said_to_hold_what_was_written_after_its_cut() {
+    run(|sim| async move {
+        let mut pair = started(&sim).await;
+        let two = pair.primary.status().checkpoint;
+        fill(&pair.volume(Primary), at(0, SIZE / 2), 0x33).await.unwrap();
+        pair.drain().await;
+        // Checkpoint 3 is recorded, and nobody here hears of it.
+        sim.partition("b", "a", Direction::OneWay);
+        let p = pair.primary.clone();
+        let asked = sim.node("a").call("checkpoint", async move { p.checkpoint(G1).await });
+        pair.wait_for(|p| p.secondary.status().checkpoint.epoch == Epoch(3)).await;
+        sim.kill("a");
+        drop(asked);
+        let host = reopened_primary(&sim, &mut pair).await;
+        let written = host.wall();
+        fill(&pair.volume(Primary), at(SIZE / 2, SIZE / 4), 0x44).await.unwrap();
+        sim.heal("b", "a");
+        pair.wait_for(|p| p.primary.status().checkpoint.epoch == Epoch(3)).await;
+        let three = pair.primary.status().checkpoint;
+        assert!(three.cut < written, "{three:?}, written at {written:?}");
+        assert_eq!(three.cut, two.cut, "the last one that is known for certain");
+    });
 }
 
 #[test]
