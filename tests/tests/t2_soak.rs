@@ -2,11 +2,18 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use understudy_tests::harness::tools;
 use understudy_tests::random::Random;
 use understudy_tests::soak::{ROUNDS_OF_ALL, possible};
+
+fn soak(seed: u64, rounds: u32, more: &[&str]) -> Output {
+    let mut command = Command::new(tools::own("understudy-tests").unwrap());
+    command.args(["soak", "--minutes", "10", "--seed", &seed.to_string()]);
+    command.args(["--rounds", &rounds.to_string()]).args(more).stdin(Stdio::null());
+    command.output().unwrap()
+}
 
 #[test]
 fn two_volumes_under_load_survive_every_kind_of_fault_without_a_wrong_byte_or_a_lost_checkpoint() {
@@ -15,12 +22,7 @@ fn two_volumes_under_load_survive_every_kind_of_fault_without_a_wrong_byte_or_a_
         return;
     }
     let (_, seed) = Random::from_environment();
-    let output = Command::new(tools::own("understudy-tests").unwrap())
-        .args(["soak", "--minutes", "10", "--seed", &seed.to_string()])
-        .args(["--rounds", &ROUNDS_OF_ALL.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = soak(seed, ROUNDS_OF_ALL, &[]);
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "UNDERSTUDY_SEED={seed}\n{text}\n{errors}");
@@ -33,5 +35,24 @@ fn two_volumes_under_load_survive_every_kind_of_fault_without_a_wrong_byte_or_a_
         " 0 wrong bytes, 0 checkpoints lost;",
     ] {
         assert!(counts.contains(part), "{part:?} is not in: {counts}");
+    }
+}
+
+#[test]
+fn a_soak_in_which_a_byte_changes_or_the_primary_stands_still_fails_and_says_how_to_play_it_again()
+{
+    if let Err(error) = possible() {
+        tools::skip("t2_soak that fails", &format!("{error:#}"));
+        return;
+    }
+    for (harm, said) in [("byte", "bytes differ between"), ("stall", "maxDelay is 500ms")] {
+        let output = soak(5, 1, &["--harm", harm]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{harm}: {text}");
+        let kept = text.lines().find_map(|line| line.split_once("journals are in ")).unwrap().1;
+        assert!(std::path::Path::new(kept).join("a.log").exists(), "{text}");
+        std::fs::remove_dir_all(kept).unwrap();
+        assert!(text.contains(said), "{harm}: {text}");
+        assert!(text.contains("Again: make soak SEED=5 FROM=1 ROUNDS=1"), "{harm}: {text}");
     }
 }

@@ -25,7 +25,7 @@ use crate::ledger::{Bounds, Journal, Plan, Target, Verdict, check, read_back};
 /// How much longer than `maxDelay` a request may take here. It also waits for its turns on a machine whose
 /// two processors are shared by two engines, two holders, fio, a ledger and this program, and perhaps by
 /// others; for a resync that is reading its very range; and a flush for the disk.
-pub(super) const MARGIN: Duration = Duration::from_millis(700);
+pub(super) const MARGIN: Duration = Duration::from_millis(500);
 
 /// How long after its engine has answered again a device may take to find it.
 const BACK: Duration = Duration::from_millis(700);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::probe::{Probe, Probed, Zone};
+use super::probe::{Probe, SlowOnes, Zone};
 use super::stage::{Stage, VOLUMES};
 use crate::harness::fio::{self, Fio};
 use crate::ledger::{KeepOptions, Life, Plan};
@@ -50,15 +50,16 @@ pub(super) struct Load {
 }
 
 /// What it saw.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ran {
-    pub(super) probes: Vec<Probed>,
+    /// How many bytes the probes read that they had not written.
+    pub(super) wrong: u64,
     pub(super) fio: fio::Found,
 }
 
 impl Load {
     /// Starts it on the devices of the stage.
-    pub(super) fn start(stage: &Stage, plan: &Plan, seed: u64) -> Result<Self> {
+    pub(super) fn start(stage: &Stage, plan: &Plan, seed: u64, slow: &SlowOnes) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let options = KeepOptions {
             plan: plan.clone(),
@@ -73,7 +74,7 @@ impl Load {
         let stopped = stop.clone();
         let ledger = std::thread::spawn(move || life.write(&options, &stopped));
         let probe = |(device, seed): (&PathBuf, u64)| {
-            Probe::start(device.clone(), PROBE, seed, stop.clone())
+            Probe::start(device.clone(), PROBE, seed, stop.clone(), slow.clone())
         };
         let probes = stage.devices.iter().zip(seed..).map(probe).collect();
         let part =
@@ -96,11 +97,11 @@ impl Load {
         // First fio: the others are done in a moment, and then it alone would have the machine.
         let fio = self.fio.stop();
         let ledger = self.ledger.join().map_err(|_| anyhow!("the ledger ended badly"))?;
-        let probes: Result<Vec<_>> = self.probes.into_iter().map(Probe::end).collect();
+        let wrong: Result<Vec<u64>> = self.probes.into_iter().map(Probe::end).collect();
         if let Some(error) = ledger? {
             return Err(error.context("a write of the ledger failed"));
         }
-        Ok(Ran { probes: probes?, fio: fio? })
+        Ok(Ran { wrong: wrong?.into_iter().sum(), fio: fio? })
     }
 
     /// Its node is lost: its devices fail, and whatever it was at ends. Nothing of that counts.

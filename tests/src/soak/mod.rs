@@ -52,12 +52,24 @@ pub struct Options {
     /// The number of the first round.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub from: u32,
+    /// Do this harm, which it must then find.
+    #[arg(long)]
+    pub harm: Option<Harm>,
     /// The directory in which it is played; the soak itself gives it.
     #[arg(long, hide = true, requires = "owner")]
     pub inside: Option<PathBuf>,
     /// Whose soak it is.
     #[arg(long, hide = true)]
     pub owner: Option<u32>,
+}
+
+/// What can be done to show that a soak can fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Harm {
+    /// One byte of the secondary's disk changes.
+    Byte,
+    /// The primary's engine stands still for a while.
+    Stall,
 }
 
 /// Plays it; success only if everything held in every round.
@@ -77,7 +89,7 @@ fn play(options: &Options, seed: u64, directory: &Path, owner: u32) -> Result<Ex
     );
     let end = Instant::now() + Duration::try_from_secs_f64(options.minutes * 60.0)?;
     let ledger = load::ledger_plan(owner)?;
-    let mut stage = stage::Stage::start(directory, owner)?;
+    let mut stage = stage::Stage::start(directory, owner, options.harm)?;
     let (mut watch, mut tally) = (watch::Watch::default(), tally::Tally::default());
     let mut exit = ExitCode::SUCCESS;
     for number in options.from.. {

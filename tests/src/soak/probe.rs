@@ -8,8 +8,8 @@
 //! time: what a full pool hurts.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,16 +38,11 @@ pub(super) struct Slow {
     pub(super) took: Duration,
 }
 
-/// What a probe saw.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Probed {
-    pub(super) slow: Vec<Slow>,
-    /// How many bytes were not what it had written.
-    pub(super) wrong: u64,
-}
+/// The slow requests of all probes of a round, also of those whose VM is lost.
+pub(super) type SlowOnes = Arc<Mutex<Vec<Slow>>>;
 
 /// A probe that runs.
-pub(super) struct Probe(JoinHandle<Result<Probed>>);
+pub(super) struct Probe(JoinHandle<Result<u64>>);
 
 /// The part of a volume that is its own.
 #[derive(Clone, Copy, Debug)]
@@ -58,23 +53,36 @@ pub(super) struct Zone {
 
 impl Probe {
     /// Begins: all of the zone is discarded first.
-    pub(super) fn start(device: PathBuf, zone: Zone, seed: u64, stop: Arc<AtomicBool>) -> Self {
-        Self(std::thread::spawn(move || probe(&device, zone, seed, &stop)))
+    pub(super) fn start(
+        device: PathBuf,
+        zone: Zone,
+        seed: u64,
+        stop: Arc<AtomicBool>,
+        slow: SlowOnes,
+    ) -> Self {
+        Self(std::thread::spawn(move || probe(&device, zone, seed, &stop, &slow)))
     }
 
-    /// Waits for its end, once it was told to stop. An error: a request failed.
-    pub(super) fn end(self) -> Result<Probed> {
+    /// Waits for its end, once it was told to stop; how many bytes were not what it had written. An
+    /// error: a request failed.
+    pub(super) fn end(self) -> Result<u64> {
         self.0.join().map_err(|_| anyhow!("a probe ended badly"))?
     }
 }
 
-fn probe(path: &Path, zone: Zone, seed: u64, stop: &AtomicBool) -> Result<Probed> {
+fn probe(
+    path: &Path,
+    zone: Zone,
+    seed: u64,
+    stop: &AtomicBool,
+    slow: &Mutex<Vec<Slow>>,
+) -> Result<u64> {
     let device = Direct::open(path, true)?;
     let mut random = Random::new(seed);
     let blocks = zone.len / BLOCK;
     // The stamp of each block; 0: zeroes.
     let mut stamps = vec![0_u64; usize_of(blocks)];
-    let mut probed = Probed::default();
+    let mut wrong = 0;
     let failed = || format!("a request of {} failed", path.display());
     device.discard(zone.at, zone.len).with_context(failed)?;
     for stamp in 1.. {
@@ -92,7 +100,7 @@ fn probe(path: &Path, zone: Zone, seed: u64, stop: &AtomicBool) -> Result<Probed
             }
             1 => {
                 let got = device.read(at, BLOCK).with_context(failed)?;
-                probed.wrong += differing(&got, &content(stamps[usize_of(block)]));
+                wrong += differing(&got, &content(stamps[usize_of(block)]));
             }
             2 => device.flush().with_context(failed)?,
             _ => {
@@ -102,14 +110,14 @@ fn probe(path: &Path, zone: Zone, seed: u64, stop: &AtomicBool) -> Result<Probed
         }
         let took = begin.elapsed();
         if took >= SLOW {
-            probed.slow.push(Slow { begin, took });
+            slow.lock().unwrap_or_else(PoisonError::into_inner).push(Slow { begin, took });
         }
         std::thread::sleep(PAUSE);
     }
     let got = device.read(zone.at, zone.len).with_context(failed)?;
     let wanted: Vec<u8> = stamps.iter().flat_map(|stamp| content(*stamp)).collect();
-    probed.wrong += differing(&got, &wanted);
-    Ok(probed)
+    wrong += differing(&got, &wanted);
+    Ok(wrong)
 }
 
 fn content(stamp: u64) -> Vec<u8> {

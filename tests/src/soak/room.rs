@@ -17,6 +17,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use understudy_core::attach;
 
@@ -98,6 +99,9 @@ fn start(options: &Options, seed: u64, owner: u32, directory: &Path) -> Result<C
     command.arg("--inside").arg(directory).args(["--owner", &owner.to_string()]);
     command.args(["--seed", &seed.to_string(), "--minutes", &options.minutes.to_string()]);
     command.args(["--rounds", &options.rounds.to_string(), "--from", &options.from.to_string()]);
+    if let Some(harm) = options.harm.and_then(|harm| harm.to_possible_value()) {
+        command.args(["--harm", harm.get_name()]);
+    }
     command.spawn().context("cannot start the soak in namespaces of its own")
 }
 

@@ -6,14 +6,19 @@
 //!                     └─ the node is lost ─► failover, judged ─► the lost one returns, a new VM ─┘
 //! ```
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::Harm;
 use super::fault::Kind;
 use super::judge::{self, Away};
-use super::load::{Load, Ran};
+use super::load::Load;
 use super::plan::Round;
+use super::probe::SlowOnes;
 use super::stage::Stage;
 use super::tally::Tally;
 use super::watch::Watch;
@@ -21,6 +26,12 @@ use crate::ledger::Plan;
 
 /// How long a full pool may take to be felt: its user writes to it all the time.
 const FELT: Duration = Duration::from_secs(8);
+
+/// How long a primary stands still, if that was asked for.
+const HARM: Duration = Duration::from_secs(3);
+
+/// Which byte changes, if that was asked for: one that nobody writes.
+const HARMED: u64 = 3 << 20;
 
 /// What a round's line says beside its faults.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,14 +54,15 @@ pub(super) fn play(
 ) -> Result<Played> {
     let before = watch.checkpoints;
     let mut away = Away::default();
-    let mut load = Load::start(stage, ledger, u64::from(round.number))?;
+    let slow = SlowOnes::default();
+    let mut load = Load::start(stage, ledger, u64::from(round.number), &slow)?;
     let begin = Instant::now();
     for moment in round.moments() {
         watch.until(stage, &mut load, begin + moment.at)?;
         match (moment.kind, moment.begins) {
             (Kind::NodeLoss, true) => {
                 tally.fault(moment.kind);
-                load = lose(stage, ledger, load, watch, tally, &mut away)?;
+                load = lose(stage, ledger, load, watch, tally, &mut away, &slow)?;
             }
             (Kind::NodeLoss, false) => {}
             (kind, true) => {
@@ -73,17 +85,46 @@ pub(super) fn play(
         }
     }
     let recovery = watch.recovers(stage, &mut load)?;
+    if stage.harm == Some(Harm::Stall) {
+        stop_primary(stage)?;
+    }
     judge::view_under_load(stage, ledger, &load.journal, watch, tally)?;
     watch.recovers(stage, &mut load)?;
     let journal = load.journal.clone();
     let ran = load.stop()?;
+    if stage.harm == Some(Harm::Byte) {
+        flip_byte(stage)?;
+    }
     judge::at_rest(stage, ledger, &journal, tally)?;
-    let longest = settle(ran, &away, tally)?;
+    tally.reads += ran.fio.reads;
+    tally.wrong += ran.wrong;
+    ensure!(ran.wrong == 0, "a probe read {} bytes that it had not written", ran.wrong);
+    let longest = away.longest_other(&slow.lock().unwrap_or_else(PoisonError::into_inner));
+    tally.longest = tally.longest.max(longest);
     judge::stall(longest)?;
     let checkpoints = watch.checkpoints - before;
     tally.checkpoints += checkpoints;
     tally.recovery = tally.recovery.max(recovery);
     Ok(Played { recovery, longest, checkpoints })
+}
+
+/// As asked: the primary's engine stands still, and nobody says that it is away.
+fn stop_primary(stage: &mut Stage) -> Result<()> {
+    let process = stage.primary_mut().engine.process()?;
+    process.signal("STOP")?;
+    std::thread::sleep(HARM);
+    process.signal("CONT")
+}
+
+/// As asked: one byte of the secondary's disk changes, under its engine.
+fn flip_byte(stage: &Stage) -> Result<()> {
+    let volume = &stage.members[0].volume;
+    let path = stage.secondary().engine.disk_path(volume);
+    let disk = File::options().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    disk.read_exact_at(&mut byte, HARMED)?;
+    disk.write_all_at(&[!byte[0]], HARMED)?;
+    Ok(disk.sync_all()?)
 }
 
 /// Whether no other fault keeps the secondary from writing while its pool is full.
@@ -115,6 +156,7 @@ fn lose(
     watch: &mut Watch,
     tally: &mut Tally,
     away: &mut Away,
+    slow: &SlowOnes,
 ) -> Result<Load> {
     watch.look(stage);
     away.begins();
@@ -133,22 +175,5 @@ fn lose(
     stage.take_back()?;
     stage.attach()?;
     away.ends();
-    Load::start(stage, ledger, epoch.0)
-}
-
-/// Adds what a VM saw to the counts; its longest stall.
-fn settle(ran: Ran, away: &Away, tally: &mut Tally) -> Result<Duration> {
-    let (mut wrong, mut slow) = (0, Vec::new());
-    for probed in ran.probes {
-        wrong += probed.wrong;
-        slow.extend(probed.slow);
-    }
-    tally.reads += ran.fio.reads;
-    tally.wrong += wrong;
-    if wrong > 0 {
-        bail!("a probe read {wrong} bytes that it had not written");
-    }
-    let longest = away.longest_other(&slow);
-    tally.longest = tally.longest.max(longest);
-    Ok(longest)
+    Load::start(stage, ledger, epoch.0, slow)
 }

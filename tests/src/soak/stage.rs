@@ -17,6 +17,7 @@ use understudy_core::engine::api::{
 };
 use understudy_core::units::Epoch;
 
+use super::Harm;
 use super::pool::{self, Pool};
 use super::room;
 use crate::harness::attach::{Attachd, attach_to};
@@ -70,11 +71,13 @@ pub(super) struct Stage {
     pub(super) directory: PathBuf,
     /// The devices, in the order of the members.
     pub(super) devices: Vec<PathBuf>,
+    /// What is to be done to it that must be found.
+    pub(super) harm: Option<Harm>,
 }
 
 impl Stage {
     /// Two engines that replicate, and devices of both volumes.
-    pub(super) fn start(directory: &Path, owner: u32) -> Result<Self> {
+    pub(super) fn start(directory: &Path, owner: u32, harm: Option<Harm>) -> Result<Self> {
         let images = directory.join("images");
         pool::mount_memory(&images)?;
         let node = |name: &str| -> Result<Node> {
@@ -98,6 +101,7 @@ impl Stage {
             generation: Generation { number: 2, id: 0x5eed_0000_0000_0001 },
             directory: directory.to_owned(),
             devices: Vec::new(),
+            harm,
         };
         for node in &stage.nodes {
             for member in &stage.members {
