@@ -6,6 +6,7 @@ use super::pair::{G1, G2, Pair, at, fill, pattern, policy, read, reopen, run};
 use crate::disk::Disk;
 use crate::overlay::{Role, Stage};
 use crate::replication::ExportKind::{Primary, Secondary, View};
+use crate::runtime::Env;
 use crate::sim::{Direction, Held, Keep, Sim, SimHost};
 use crate::units::{ByteRange, Epoch};
 
