@@ -12,16 +12,19 @@
 //! No byte is lost or changed while its connection lasts, as TCP has it: after a silence what had waited
 //! arrives, and the end of a connection takes its place behind the last byte.
 
+mod end;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use understudy_core::runtime::Address;
+
+use self::end::End;
 
 /// The most bytes on their way in one direction: what a network holds, and a bound for us.
 const QUEUE_MAX: usize = 4 << 20;
@@ -84,12 +87,6 @@ struct Queue {
     pieces: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
     ended: bool,
-}
-
-#[derive(Debug)]
-enum End {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 impl Proxy {
@@ -281,50 +278,6 @@ impl Connection {
     fn end(&self) {
         self.near.shutdown(Shutdown::Both);
         self.far.shutdown(Shutdown::Both);
-    }
-}
-
-impl End {
-    fn connect(target: &Address) -> io::Result<Self> {
-        match target {
-            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path)?)),
-            Address::Tcp(at) => {
-                let stream = TcpStream::connect(at)?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
-            }
-            Address::Tls { .. } => Err(io::Error::other("a proxy speaks no TLS")),
-        }
-    }
-
-    fn shutdown(&self, how: Shutdown) {
-        // What has ended already is as wanted.
-        let _ended = match self {
-            Self::Tcp(stream) => stream.shutdown(how),
-            Self::Unix(stream) => stream.shutdown(how),
-        };
-    }
-}
-
-impl Read for &End {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match *self {
-            End::Tcp(stream) => (&*stream).read(bytes),
-            End::Unix(stream) => (&*stream).read(bytes),
-        }
-    }
-}
-
-impl Write for &End {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match *self {
-            End::Tcp(stream) => (&*stream).write(bytes),
-            End::Unix(stream) => (&*stream).write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use plan::ROUNDS_OF_ALL;
-pub use room::possible;
+pub use room::{clear_orphans, possible};
 
 use crate::random::Random;
 

@@ -3,11 +3,15 @@
 //! ```text
 //!   make soak ── understudy-tests soak                        waits; cleans; SIGINT, SIGTERM: ends it
 //!                  └─ unshare: mounts, processes
-//!                       └─ understudy-tests soak --inside …    its end is the end of every process in it:
-//!                            ├─ understudyd a, b               engines, holders, fio
-//!                            ├─ understudy-attachd ─ holders
-//!                            └─ fio
+//!                       └─ sh, the first process              its end is the end of every one in it
+//!                            └─ understudy-tests soak --inside …
+//!                                 ├─ understudyd a, b
+//!                                 ├─ understudy-attachd ─ holders
+//!                                 └─ fio
 //! ```
+//!
+//! The first process must not use a device: who waits for one can't end, and holders, without which it
+//! waits for ever, would be killed only when the first process has.
 //!
 //! Loop devices belong to the kernel and outlive their holders on purpose: they are taken apart by the
 //! names of their volumes, which hold our process id.
@@ -26,6 +30,9 @@ use crate::harness::tools;
 
 /// What every volume's name begins with.
 const PREFIX: &str = "soak-";
+
+/// What the first process does: it runs the program that it is given, and is not replaced by it.
+const FIRST: &str = r#""$0" "$@"; exit $?"#;
 
 /// How long the kernel may take to let go of devices.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,7 +102,7 @@ fn start(options: &Options, seed: u64, owner: u32, directory: &Path) -> Result<C
     let mut command = Command::new(tools::find("setpriv")?);
     command.args(["--pdeathsig", "KILL", "--"]).arg(tools::find("unshare")?);
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(std::env::current_exe()?).arg("soak");
+    command.arg(tools::find("sh")?).args(["-c", FIRST]).arg(std::env::current_exe()?).arg("soak");
     command.arg("--inside").arg(directory).args(["--owner", &owner.to_string()]);
     command.args(["--seed", &seed.to_string(), "--minutes", &options.minutes.to_string()]);
     command.args(["--rounds", &options.rounds.to_string(), "--from", &options.from.to_string()]);
@@ -127,8 +134,8 @@ fn clear(owner: u32) -> Result<()> {
     Ok(())
 }
 
-/// Takes the devices of soaks apart that were killed and could not.
-fn clear_orphans() -> Result<()> {
+/// Takes the devices of soaks apart that were killed and could not. Each soak begins with it.
+pub fn clear_orphans() -> Result<()> {
     for entry in std::fs::read_dir("/sys/block")?.flatten() {
         let file = std::fs::read_to_string(entry.path().join("loop/backing_file"));
         let owner = file.ok().as_deref().and_then(owner_of);

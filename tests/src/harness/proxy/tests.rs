@@ -1,5 +1,7 @@
 //! A proxy in front of a listener that sends everything back.
 
+use std::io;
+
 use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
