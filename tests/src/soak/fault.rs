@@ -100,7 +100,7 @@ impl Kind {
     pub(super) fn end(self, stage: &mut Stage) -> Result<()> {
         match self {
             Self::PrimaryKilled | Self::SecondaryKilled | Self::BothKilled => {
-                stage.start_killed()?
+                stage.start_killed()?;
             }
             Self::LinkCut => stage.link().cut(false),
             Self::SilentOut => stage.link().silence(Way::Out, false),

@@ -97,7 +97,7 @@ fn a_silent_way_takes_no_more_than_its_bound() {
     proxy.silence(Way::Out, true);
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut taken = 0;
-    while let Ok(len) = stream.write(&[7; PIECE]) {
+    while let Ok(len) = stream.write(&vec![7; PIECE]) {
         taken += len;
         assert!(taken < QUEUE_MAX + (64 << 20), "it takes everything");
     }
