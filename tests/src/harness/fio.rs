@@ -79,6 +79,14 @@ impl Fio {
         self.process.is_running()
     }
 
+    /// How many bytes it has written so far, as the kernel counts them.
+    pub fn written(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.process.pid()));
+        let io = io.unwrap_or_default();
+        let count = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
     /// Tells it to end, and judges what it found.
     pub fn stop(mut self) -> Result<Found> {
         if self.process.is_running() {

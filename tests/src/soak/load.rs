@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -33,6 +33,9 @@ const FIO: Zone = Zone { at: 8 << 20, len: 8 << 20 };
 /// What fio writes of each volume in a second, at most, in bytes. It fills the window of a hung peer in
 /// less than a second and leaves a slow link far behind.
 const FIO_RATE: u64 = 8 << 20;
+
+/// How long fio may take to write for the first time.
+const BEGIN: Duration = Duration::from_secs(20);
 
 /// The ledger's layout; it is one ledger from the first round to the last.
 pub(super) fn ledger_plan(owner: u32) -> Result<Plan> {
@@ -88,6 +91,17 @@ impl Load {
     pub(super) fn must_run(&mut self) -> Result<()> {
         ensure!(self.fio.is_running(), "fio has ended: a request failed, or a read was wrong");
         ensure!(!self.ledger.is_finished(), "the ledger has ended: a request failed");
+        Ok(())
+    }
+
+    /// Waits until fio has written as much as its part of one volume: on a busy machine it begins late.
+    pub(super) fn works(&mut self) -> Result<()> {
+        let end = Instant::now() + BEGIN;
+        while self.fio.written() < FIO.len {
+            self.must_run()?;
+            ensure!(Instant::now() < end, "fio has written next to nothing in {BEGIN:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 

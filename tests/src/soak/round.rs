@@ -85,6 +85,7 @@ pub(super) fn play(
         }
     }
     let recovery = watch.recovers(stage, &mut load)?;
+    load.works()?;
     if stage.harm == Some(Harm::Stall) {
         stop_primary(stage)?;
     }
