@@ -6,10 +6,13 @@ SEED ?= 1
 HISTORIES ?= 1000
 MIX ?= storm
 RUNS ?= 1
+MINUTES ?= 10
+ROUNDS ?= 0
+FROM ?= 1
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds replay trace simulate bugs fuzz bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds soak replay trace simulate bugs fuzz bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -59,6 +62,10 @@ kills: ## Kill the operator, and the API server, after every single change of ea
 rounds: ## 1000 lives of a volume by the CSI driver: nothing is left (as root)
 	@$(CARGO) build --locked --quiet --workspace --bins
 	UNDERSTUDY_ROUNDS=1000 $(CARGO) test --locked --package understudy-tests --test t3_csi rounds:: -- --nocapture
+
+soak: ## Two volumes under load and faults: MINUTES=n or ROUNDS=n, SEED=s FROM=n (as root)
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@target/debug/understudy-tests soak --minutes $(MINUTES) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM)
 
 replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
 	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }

@@ -6,6 +6,7 @@
 //!   main.rs     ─┘   processes     └─ ledger    numbered, dependent writes and their checker
 //!                    NBD client
 //!                    tools            trace     the format, its parser, its generator
+//!   engines, fio, faults ───────────── soak      rounds of faults under load, on real processes
 //!   API server, kubelets ───────────── cluster   Kubernetes on one machine: a bench, and whole
 //!   simulator ──────────────────────── model     the filter against a plain model, in one process
 //!   any bytes ───────────────────────── fuzz      every decoder, by cargo-fuzz or shortly in t1_fuzz
@@ -26,4 +27,5 @@ pub mod model;
 pub mod qemu;
 pub mod random;
 pub mod replay;
+pub mod soak;
 pub mod trace;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use understudy_tests::{bench, demo, e2e, fuzz, qemu, replay, trace};
+use understudy_tests::{bench, demo, e2e, fuzz, qemu, replay, soak, trace};
 
 mod cluster_command;
 mod ledger_command;
@@ -53,6 +53,9 @@ enum Command {
     },
     /// The suite on a whole cluster; `make e2e` builds what it needs first.
     E2e(e2e::Options),
+    /// Two volumes under load while engines are killed, links cut and pools filled; `make soak` builds what
+    /// it needs first. As root.
+    Soak(soak::Options),
     /// Kubernetes on this machine, for tests.
     Cluster {
         #[command(subcommand)]
@@ -102,6 +105,7 @@ fn main() -> Result<ExitCode> {
             println!("{count} seeds in {}", folder.display());
         }
         Command::E2e(options) => return e2e::run(&options),
+        Command::Soak(options) => return soak::run(&options),
         Command::Cluster { command } => return cluster_command::execute(&command),
         Command::Ledger { command } => return ledger_command::execute(&command),
     }

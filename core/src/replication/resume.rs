@@ -137,7 +137,13 @@ impl<H: Host> Group<H> {
             .logs
             .recover(freed, |log| recover && record != Epoch::NONE && log.epoch() > record)
             .await?;
-        self.0.logs.prepare(2).await?;
+        // In a full pool the checkpoint can be read and promoted all the same; the first save that finds
+        // no file says so, and the sessions after it try again until there is room.
+        if let Err(e) = self.0.logs.prepare(2).await
+            && e.kind() != ErrorKind::NoSpace
+        {
+            return Err(e);
+        }
         let slots = self.active_files().await?;
         let actives = self.open_actives(&slots, active).await?;
         let chain = Chain::new(record, actives);

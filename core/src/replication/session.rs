@@ -133,13 +133,14 @@ async fn talk<H: Host>(
     *peer.trouble.borrow_mut() = None;
     settle(p, peer, None);
     if theirs.record > peer.last.get().epoch && peer.leg.is_single() {
-        // A checkpoint of before our restart, of which the answer was lost: ours is on disk too.
+        // A checkpoint of before our restart, of which the answer was lost: ours is on disk too. When
+        // its cut was made is forgotten, but not when the one before it was; the VM may have written
+        // since our restart what it does not hold, so "now" would promise too much.
         p.flush_all().await.map_err(|e| LinkError::Own(format!("flush: {e}")))?;
-        let now = p.host.wall();
         peer.last.set(super::status::Checkpoint {
             epoch: theirs.record,
-            cut: now,
-            done: now,
+            cut: peer.last.get().cut,
+            done: p.host.wall(),
             bytes: 0,
         });
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::world::{World, manifests, text};
 use super::{install, shop};
 use crate::cluster::image::TESTS;
+use crate::harness::fio;
 
 /// How often it is killed.
 const KILLS: u32 = 20;
@@ -55,8 +56,8 @@ pub(super) fn play(world: &World) -> Result<()> {
         "kill -INT $(cat /tmp/fio.pid); while kill -0 $(cat /tmp/fio.pid) 2>/dev/null; do sleep 0.2; done",
     )?;
     let report = exec(world, "cat /tmp/fio.json")?;
-    let stall = judge(&report)?;
-    world.step(&format!("0 I/O errors; the longest stall was {stall:.1} s"));
+    let stall = fio::judge(&report)?.longest;
+    world.step(&format!("0 I/O errors; the longest stall was {stall:.1?}"));
     exec(world, "touch /tmp/done")?;
     shop::remove(world)
 }
@@ -102,41 +103,4 @@ fn serves(world: &World, node: &str) -> bool {
         world.kubectl.run(words.into_iter().chain(health))
     });
     asked.is_ok()
-}
-
-/// fio's own word: no error, and the longest completion in seconds.
-fn judge(report: &str) -> Result<f64> {
-    // fio puts its notes before the JSON.
-    let json = report.find('{').map_or("", |at| &report[at..]);
-    let report: Value = serde_json::from_str(json).context("fio left no report")?;
-    let jobs = report["jobs"].as_array().context("fio reports no jobs")?;
-    let mut longest: f64 = 0.0;
-    for job in jobs {
-        if job["error"] != 0 {
-            bail!("fio: error {}", job["error"]);
-        }
-        for direction in ["read", "write"] {
-            longest = longest.max(job[direction]["clat_ns"]["max"].as_f64().unwrap_or(0.0));
-        }
-        ensure!(job["write"]["total_ios"].as_u64() > Some(0), "fio wrote nothing");
-    }
-    Ok(longest / 1e9)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_of_fio_is_one_of_ours() {
-        let report = |error: u32| {
-            format!(
-                r#"fio: note
-{{"jobs":[{{"error":{error},"write":{{"total_ios":5,"clat_ns":{{"max":2500000000}}}},"read":{{}}}}]}}"#
-            )
-        };
-        assert!((judge(&report(0)).unwrap() - 2.5).abs() < 1e-9);
-        assert!(judge(&report(5)).is_err());
-        assert!(judge("").is_err());
-    }
 }

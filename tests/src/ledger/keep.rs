@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -41,22 +42,61 @@ pub struct KeepOptions {
     pub pause: Duration,
 }
 
+/// One life of the writer.
+#[allow(missing_debug_implementations, reason = "an open file has nothing to show")]
+pub struct Life {
+    id: u64,
+    prefix: u64,
+    previous: Hash,
+    path: PathBuf,
+    journal: Writer,
+}
+
+impl Life {
+    /// Looks at what there is, says it, and begins a journal. An error: it is not legal, or can't be read.
+    pub fn begin(options: &KeepOptions, said: &mut dyn Write) -> Result<Self> {
+        let plan = &options.plan;
+        let found = read_back(plan, &options.targets)?;
+        let verdict = check(plan, &found, Bounds { at_least: 0, at_most: u64::MAX });
+        writeln!(said, "found: {verdict}")?;
+        said.flush()?;
+        let Verdict::Prefix(prefix) = verdict else { bail!("the volumes hold no legal prefix") };
+        std::fs::create_dir_all(&options.journals)?;
+        let id = now_us();
+        let path = file(options, id, "journal");
+        let journal = Writer::create_after(&path, plan, prefix)?;
+        Ok(Self { id, prefix, previous: last_hash(&found, prefix)?, path, journal })
+    }
+
+    /// The last record that was found.
+    pub fn prefix(&self) -> u64 {
+        self.prefix
+    }
+
+    /// What completes in this life is noted here.
+    pub fn journal(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes until a write fails, and says why; or until it is told to stop.
+    pub fn write(
+        mut self,
+        options: &KeepOptions,
+        stop: &AtomicBool,
+    ) -> Result<Option<anyhow::Error>> {
+        write_from(options, self.prefix, self.previous, &mut self.journal, self.id, stop)
+    }
+}
+
 /// Keeps it until the process is ended. An error: what was found is not legal, or nothing can be read.
 pub fn keep(options: &KeepOptions, said: &mut dyn Write) -> Result<()> {
-    let plan = &options.plan;
-    let found = read_back(plan, &options.targets)?;
-    let verdict = check(plan, &found, Bounds { at_least: 0, at_most: u64::MAX });
-    writeln!(said, "found: {verdict}")?;
-    said.flush()?;
-    let Verdict::Prefix(prefix) = verdict else { bail!("the volumes hold no legal prefix") };
-    std::fs::create_dir_all(&options.journals)?;
-    let life = now_us();
-    let mut journal = Writer::create_after(&file(options, life, "journal"), plan, prefix)?;
-    let previous = last_hash(&found, prefix)?;
-    let error = write_from(options, prefix, previous, &mut journal, life)?;
+    let life = Life::begin(options, said)?;
+    let id = life.id;
+    let ended = life.write(options, &AtomicBool::new(false))?;
+    let error = ended.context("the ledger ended, though nobody told it to")?;
     writeln!(said, "a write failed: {error:#}")?;
     said.flush()?;
-    aftermath(options, &file(options, life, "aftermath"))
+    aftermath(options, &file(options, id, "aftermath"))
 }
 
 fn file(options: &KeepOptions, life: u64, kind: &str) -> PathBuf {

@@ -23,7 +23,7 @@ mod target;
 
 pub use check::{Bounds, Found, Verdict, check};
 pub use journal::{Completed, Journal, Writer as JournalWriter, now_us};
-pub use keep::{KeepOptions, keep, went_back};
+pub use keep::{KeepOptions, Life, keep, went_back};
 pub use plan::{Place, Plan};
 pub use record::{Hash, Reading, Record, hash};
 pub use run::{Ended, RunOptions, read_back, run};

@@ -1,6 +1,7 @@
 //! Writing a ledger, and reading back what is left of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -39,26 +40,29 @@ pub struct Ended {
     pub error: Option<anyhow::Error>,
 }
 
-/// Writes the records after `completed` until a write fails; returns why.
+/// Writes the records after `completed` until a write fails, and returns why; or until it is told to
+/// stop.
 pub(super) fn write_from(
     options: &KeepOptions,
     mut completed: u64,
     mut previous: Hash,
     journal: &mut Writer,
     life: u64,
-) -> Result<anyhow::Error> {
+    stop: &AtomicBool,
+) -> Result<Option<anyhow::Error>> {
     let plan = &options.plan;
     let mut targets = open(&options.targets, plan, true)?;
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         let (place, block) = next(plan, completed, previous, life);
         if let Err(error) = targets[place.volume].write(place.offset, &block, true) {
-            return Ok(error);
+            return Ok(Some(error));
         }
         previous = hash(&block);
         completed += 1;
         journal.completed(completed)?;
         std::thread::sleep(options.pause);
     }
+    Ok(None)
 }
 
 /// Where the record after `completed` goes, and its block.

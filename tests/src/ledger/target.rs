@@ -1,12 +1,13 @@
 //! What a ledger is written to: an NBD export, or a file or block device by its path.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use understudy_core::units::usize_of;
 
+use crate::harness::direct::Direct;
 use crate::harness::nbd::Client;
 use crate::harness::nbd_address::Export;
 
@@ -17,17 +18,7 @@ pub enum Target {
     /// A file. A write has completed when it is on the disk, not when the page cache has it.
     File(File),
     /// A block device, past the page cache: what is read is what the device has now.
-    Device(File),
-}
-
-/// What direct I/O wants its memory and its places to be a multiple of.
-const ALIGNMENT: usize = 4096;
-
-/// A buffer, and where in it the aligned part begins.
-fn aligned(len: usize) -> (Vec<u8>, usize) {
-    let buffer = vec![0_u8; len + ALIGNMENT];
-    let start = buffer.as_ptr().align_offset(ALIGNMENT);
-    (buffer, start)
+    Device(Direct),
 }
 
 impl Target {
@@ -42,13 +33,11 @@ impl Target {
         let path = Path::new(name);
         let cannot = || format!("cannot open {name}");
         let is_device = std::fs::metadata(path).with_context(cannot)?.file_type().is_block_device();
-        let mut options = File::options();
-        options.read(true).write(writable);
         if is_device {
-            options.custom_flags(i32::try_from(rustix::fs::OFlags::DIRECT.bits())?);
+            return Ok(Self::Device(Direct::open(path, writable).with_context(cannot)?));
         }
-        let file = options.open(path).with_context(cannot)?;
-        Ok(if is_device { Self::Device(file) } else { Self::File(file) })
+        let file = File::options().read(true).write(writable).open(path);
+        Ok(Self::File(file.with_context(cannot)?))
     }
 
     /// Refuses a volume on which the places do not fit.
@@ -74,11 +63,9 @@ impl Target {
                 file.write_all_at(data, offset)?;
                 Ok(file.sync_data()?)
             }
-            Self::Device(file) => {
-                let (mut buffer, start) = aligned(data.len());
-                buffer[start..start + data.len()].copy_from_slice(data);
-                file.write_all_at(&buffer[start..start + data.len()], offset)?;
-                Ok(file.sync_data()?)
+            Self::Device(device) => {
+                device.write(offset, data)?;
+                Ok(device.flush()?)
             }
         }
     }
@@ -92,12 +79,7 @@ impl Target {
                 file.read_exact_at(&mut bytes, offset)?;
                 Ok(bytes)
             }
-            Self::Device(file) => {
-                let len = usize_of(len);
-                let (mut buffer, start) = aligned(len);
-                file.read_exact_at(&mut buffer[start..start + len], offset)?;
-                Ok(buffer[start..start + len].to_vec())
-            }
+            Self::Device(device) => Ok(device.read(offset, len)?),
         }
     }
 }

@@ -7,6 +7,7 @@ use understudy_core::engine::api::{ExportKind, Policy, Refusal, Role, Start};
 use understudy_core::engine::attach::api::{Attach, DeviceState, EngineAddresses};
 use understudy_core::runtime::Address;
 use understudy_tests::harness::attach::{attach_to, possible};
+use understudy_tests::harness::direct::Direct;
 use understudy_tests::harness::engines::{Engines, EnginesOptions};
 use understudy_tests::harness::nbd::Client;
 use understudy_tests::harness::process::Child;
@@ -16,14 +17,7 @@ use crate::stage::{MIB, Mounted, Stage, generation, run};
 
 /// Reads past the page cache.
 fn read_direct(device: &std::path::Path, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap();
-    let file = std::fs::File::options().read(true).custom_flags(direct).open(device)?;
-    // Direct I/O wants aligned memory.
-    let mut memory = vec![0; len + 4096];
-    let skip = memory.as_ptr().align_offset(4096);
-    file.read_exact_at(&mut memory[skip..skip + len], at)?;
-    Ok(memory[skip..skip + len].to_vec())
+    Direct::open(device, false)?.read(at, u64::try_from(len).unwrap())
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::pair::{G1, G2, Pair, at, fill, pattern, policy, read, reopen, run};
-use crate::disk::Disk;
+use crate::disk::{Disk, ErrorKind};
 use crate::overlay::{Role, Stage};
 use crate::replication::ExportKind::{Primary, Secondary, View};
-use crate::sim::{Held, Keep, Sim, SimHost};
+use crate::runtime::Env;
+use crate::sim::{Direction, Failure, Held, Keep, Operation, Sim, SimHost};
 use crate::units::{ByteRange, Epoch};
 
 /// Small: no epoch is closed early.
@@ -158,6 +159,75 @@ fn a_primary_that_dies_under_load_goes_on_and_the_peer_gets_what_it_has() {
             assert!(read(&pair.volume(Secondary), ALL).await.unwrap() == local, "{death:?}");
             assert!(pair.checkpoint().await > Epoch(2));
             assert!(read(&pair.volume(View), ALL).await.unwrap() == local);
+        });
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_answer_was_lost_is_not_said_to_hold_what_was_written_after_its_cut() {
+    run(|sim| async move {
+        let mut pair = started(&sim).await;
+        let two = pair.primary.status().checkpoint;
+        fill(&pair.volume(Primary), at(0, SIZE / 2), 0x33).await.unwrap();
+        pair.drain().await;
+        // Checkpoint 3 is recorded, and nobody here hears of it.
+        sim.partition("b", "a", Direction::OneWay);
+        let p = pair.primary.clone();
+        let asked = sim.node("a").call("checkpoint", async move { p.checkpoint(G1).await });
+        pair.wait_for(|p| p.secondary.status().checkpoint.epoch == Epoch(3)).await;
+        sim.kill("a");
+        drop(asked);
+        let host = reopened_primary(&sim, &mut pair).await;
+        let written = host.wall();
+        fill(&pair.volume(Primary), at(SIZE / 2, SIZE / 4), 0x44).await.unwrap();
+        sim.heal("b", "a");
+        pair.wait_for(|p| p.primary.status().checkpoint.epoch == Epoch(3)).await;
+        let three = pair.primary.status().checkpoint;
+        assert!(three.cut < written, "{three:?}, written at {written:?}");
+        assert_eq!(three.cut, two.cut, "the last one that is known for certain");
+    });
+}
+
+#[test]
+fn a_secondary_that_starts_again_in_a_full_pool_keeps_its_checkpoint_and_goes_on_once_there_is_room()
+ {
+    for promoted in [false, true] {
+        run(|sim| async move {
+            let mut pair = started(&sim).await;
+            let (p, b) = (pair.volume(Primary), sim.node("b"));
+            let room = |failure| {
+                for file in 0..8 {
+                    let path = format!("groups/g/undo-{file}");
+                    b.inject_kind(&path, Operation::Create, failure, ErrorKind::NoSpace);
+                }
+            };
+            room(Failure::Always);
+            // Each life leaves a log of the open epoch, until no file is free.
+            for (quarter, byte) in [(0, 0x33), (1, 0x44)] {
+                fill(&p, at(quarter * SIZE / 4, SIZE / 4), byte).await.unwrap();
+                pair.in_sync().await;
+                pair.drain().await;
+                sim.kill("b");
+                pair.reopen_secondary().await;
+                assert_eq!(pattern(&pair.volume(View), ALL).await, AT_TWO);
+            }
+            fill(&p, at(SIZE / 2, SIZE / 4), 0x55).await.unwrap();
+            pair.wait_for(|p| p.secondary.get_error(G1).unwrap().is_some()).await;
+            let said = pair.secondary.get_error(G1).unwrap().unwrap();
+            assert!(said.contains("undo-2"), "{said}");
+            assert_eq!(pattern(&pair.volume(View), ALL).await, AT_TWO);
+            if promoted {
+                sim.power_cut("a");
+                assert_eq!(pair.failover(false).await.unwrap(), Epoch(2));
+                assert_eq!(pattern(&pair.promoted(), ALL).await, AT_TWO);
+                return;
+            }
+            room(Failure::Never);
+            pair.in_sync().await;
+            assert_eq!(pattern(&pair.volume(View), ALL).await, AT_TWO);
+            pair.checkpoint().await;
+            let want = [0x33, 0x44, 0x55, 0x11].map(|byte| (byte, QUARTER));
+            assert_eq!(pattern(&pair.volume(View), ALL).await, want);
         });
     }
 }
