@@ -55,7 +55,7 @@ fn the_primarys_power_may_fail_about_any_checkpoint() {
 
 #[test]
 fn volumes_may_grow_under_load_and_be_cut_off_anywhere_in_it() {
-    run(Mix::Growth, 100);
+    run(Mix::Growth, 60);
 }
 
 #[test]

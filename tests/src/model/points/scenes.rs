@@ -50,12 +50,15 @@ pub(super) fn setting() -> Setting {
             undo_limit: 4 << 20,
             window: 64 << 10,
             max_delay: Duration::from_millis(20),
+            ..Policy::default()
         },
         slowness: [400, 300],
         capacity: 128 << 10,
         filled: true,
         // Marks are swept at each checkpoint, so that writes mark anew.
         intent_hot: 0,
+        // And a resync flushes both sides every so often.
+        resync_settle: 16 << 10,
         disk_slowness: [(1, 1); 2],
     }
 }
