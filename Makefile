@@ -12,7 +12,7 @@ FROM ?= 1
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds soak replay trace simulate bugs fuzz bench fmt lint deny advisories
+.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds soak replay trace simulate syncpoints bugs fuzz bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -80,6 +80,9 @@ trace: ## The same TRACE= and SIZE= on a pair of real QEMU processes
 simulate: ## Play HISTORIES=n random histories with faults from SEED=n on, in the simulator
 	@$(CARGO) build --locked --quiet --package understudy-tests
 	@target/debug/understudy-tests simulate --seed $(SEED) --histories $(HISTORIES) --mix $(MIX)
+
+syncpoints: ## Cut the power before and after every sync point, in RUNS=n worlds from SEED=n on
+	UNDERSTUDY_SEED=$(SEED) UNDERSTUDY_CASES=$(RUNS) $(CARGO) test --locked --package understudy-tests --test t1_sync_points -- --nocapture
 
 bugs: ## How many histories find each deliberate bug, at most HISTORIES=n from SEED=n on
 	@$(CARGO) build --locked --quiet --package understudy-tests

@@ -54,6 +54,11 @@ fn the_primarys_power_may_fail_about_any_checkpoint() {
 }
 
 #[test]
+fn volumes_may_grow_under_load_and_be_cut_off_anywhere_in_it() {
+    run(Mix::Growth, 60);
+}
+
+#[test]
 fn histories_that_once_found_a_defect_find_none() {
     for (mix, seed) in FOUND {
         let result = Case::new(mix, seed).play();

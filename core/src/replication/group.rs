@@ -285,6 +285,9 @@ impl<H: Host> Group<H> {
                 s.cut();
                 s.quiet().await;
                 s.end();
+                // Nor is anything lost of what a consumer wrote and did not flush.
+                s.changed.wait_until(|| s.consumer_writes.get() == 0).await;
+                let _ = s.flush_actives().await;
             }
         }
     }

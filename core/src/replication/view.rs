@@ -135,6 +135,15 @@ impl<H: Host> Secondary<H> {
         hold.point.active(v).flush().await
     }
 
+    /// The same of all volumes.
+    pub(crate) async fn flush_actives(&self) -> Result<()> {
+        let point = self.chain.point();
+        for i in (0..).map(VolumeIndex).take(self.volumes.len()) {
+            point.active(i).flush().await?;
+        }
+        Ok(())
+    }
+
     /// Room in the active disk for a write of `range`; an error at the policy's limit.
     fn reserve(
         self: &Rc<Self>,

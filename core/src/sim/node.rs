@@ -35,7 +35,7 @@ pub(super) struct Node {
     pub(super) replica_slowness: Cell<u32>,
     /// How many sync points it has passed.
     pub(super) syncs: Cell<u64>,
-    pub(super) armed: Cell<Option<(u64, super::sync::When)>>,
+    pub(super) armed: Cell<Option<super::sync::Armed>>,
     /// Notified at each crash.
     pub(super) died: Signal,
 }

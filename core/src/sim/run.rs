@@ -14,7 +14,7 @@ use super::file::Keep;
 use super::host::SimHost;
 use super::network::{Direction, Loss};
 use super::random::Random;
-use super::sync::When;
+use super::sync::{Armed, When};
 use super::world::{Step, World};
 
 /// A simulated world. Clones are the same world, which ends with the first.
@@ -227,6 +227,11 @@ impl Sim {
         self.world.node(node.as_ref()).incarnation.get()
     }
 
+    /// How often the power of the node has failed, while it ran or not.
+    pub fn power_cuts(&self, node: impl AsRef<str>) -> u32 {
+        self.world.node(node.as_ref()).power_cuts.get()
+    }
+
     /// Ends at the next death of the node.
     pub fn died(&self, node: impl AsRef<str>) -> impl Future<Output = ()> + 'static {
         let signal = self.world.node(node.as_ref()).died.clone();
@@ -244,7 +249,17 @@ impl Sim {
     /// Cuts the node's power at its `n`-th sync point, counted from 0 as [`sync_points`](Self::sync_points)
     /// does. Holds for its present life.
     pub fn crash_at_sync(&self, node: impl AsRef<str>, n: u64, when: When) {
-        self.world.node(node.as_ref()).armed.set(Some((n, when)));
+        self.arm(node.as_ref(), Armed { point: n, when, all: false });
+    }
+
+    /// As [`crash_at_sync`](Self::crash_at_sync), and the power of all other nodes fails in the same
+    /// moment.
+    pub fn blackout_at_sync(&self, node: impl AsRef<str>, n: u64, when: When) {
+        self.arm(node.as_ref(), Armed { point: n, when, all: true });
+    }
+
+    fn arm(&self, node: &str, armed: Armed) {
+        self.world.node(node).armed.set(Some(armed));
     }
 
     /// From now on nothing gets from `a` to `b` (and back, for both ways); streams fall silent.

@@ -22,6 +22,15 @@ pub enum When {
     After,
 }
 
+/// The sync point at which the power is to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Armed {
+    pub(super) point: u64,
+    pub(super) when: When,
+    /// Of all nodes in that moment.
+    pub(super) all: bool,
+}
+
 impl SimHost {
     /// Counts a sync point; `None` when the power fails right now.
     pub(super) fn sync_begins(&self, what: &'static str, of: impl Into<Rc<str>>) -> Option<u64> {
@@ -29,20 +38,27 @@ impl SimHost {
         let point = node.syncs.get();
         node.syncs.set(point + 1);
         self.note(what, of, point);
-        if node.armed.get() == Some((point, When::Before)) {
-            self.world().end(node, Fate::PowerCut, false);
-            return None;
-        }
-        Some(point)
+        if self.power_fails(point, When::Before) { None } else { Some(point) }
     }
 
     /// The sync point has happened; true when the power fails right behind it.
     pub(super) fn sync_ended(&self, point: u64) -> bool {
+        self.power_fails(point, When::After)
+    }
+
+    /// Cuts the power if that was asked for here.
+    fn power_fails(&self, point: u64, when: When) -> bool {
         let node = self.node();
-        let fails = node.armed.get() == Some((point, When::After));
-        if fails {
-            self.world().end(node, Fate::PowerCut, false);
+        let Some(armed) = node.armed.get().filter(|a| (a.point, a.when) == (point, when)) else {
+            return false;
+        };
+        self.world().end(node, Fate::PowerCut, false);
+        if armed.all {
+            let others = self.world().nodes.borrow().clone();
+            for other in others.iter().filter(|other| other.id != node.id) {
+                self.world().end(other, Fate::PowerCut, false);
+            }
         }
-        fails
+        true
     }
 }

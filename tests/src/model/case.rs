@@ -43,7 +43,7 @@ pub struct Failed {
 }
 
 /// Steps and polls of one world; far more than any case needs.
-const STEPS_MAX: u64 = 6_000_000;
+pub(super) const STEPS_MAX: u64 = 6_000_000;
 
 impl Case {
     /// The case of a seed, with nothing planted.
@@ -89,10 +89,8 @@ impl Case {
             Ok(Ok(counts)) => Ok(counts),
             Ok(Err((broken, what))) => Err(Failed { step: at.get(), broken, what }),
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-                let what = format!("panic: {}", text.unwrap_or_default());
-                Err(Failed { step: at.get(), broken: Broken::Panic, what })
+                let (broken, what) = panicked(&*panic);
+                Err(Failed { step: at.get(), broken, what })
             }
         }
     }
@@ -172,6 +170,13 @@ impl Case {
             short.command(),
         ))
     }
+}
+
+/// What a panic in a world says.
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> (Broken, String) {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+    (Broken::Panic, format!("panic: {}", text.unwrap_or_default()))
 }
 
 async fn run(

@@ -18,9 +18,12 @@ impl Player {
         if !self.paired {
             self.await_done().await;
             self.verify_primary().await;
-            if mix == Mix::Faults && self.is_fine() {
+            if matches!(mix, Mix::Faults | Mix::Growth) && self.is_fine() {
                 self.rejoin().await;
             }
+        }
+        if self.is_fine() {
+            self.finish_growing().await;
         }
         if self.paired && self.is_fine() {
             self.agree().await;

@@ -22,7 +22,7 @@ struct Victim {
 impl Player {
     /// The next flush of a disk fails.
     pub(super) fn flush_error(&mut self, side: usize, volume: usize) {
-        if self.sides[side].group.is_none() {
+        if self.sides[side].slot.is_empty() {
             return;
         }
         self.shared.injected.set(true);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use understudy_core::overlay::{Role, Stage};
 use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus, LinkState};
 use understudy_core::sim::SimHost;
+use understudy_core::units::usize_of;
 
 use super::broken::Broken;
 use super::plan::Death;
@@ -31,8 +32,9 @@ impl Player {
 
     pub(super) fn died(&mut self, side: usize, death: Death) {
         self.shared.count(|c| c.deaths += 1);
-        self.sides[side].group = None;
+        self.sides[side].slot.take();
         self.deaths[side] = Some(death);
+        self.power_cuts[side] = self.sim.power_cuts(NAMES[side]);
         self.frozen[side] = false;
         if self.poisoned[side] {
             // What was not flushed then may be gone, however it died.
@@ -42,16 +44,21 @@ impl Player {
         if side == self.primary {
             self.in_flight = Rc::default();
         } else {
+            self.consuming = Rc::default();
             self.shared.oracle.borrow_mut().consumer_died();
         }
     }
 
     /// Starts a dead node again; what it was, it is.
     pub(super) async fn restart(&mut self, side: usize) {
-        if self.sides[side].group.is_some() {
+        if !self.sides[side].slot.is_empty() {
             return;
         }
-        let death = self.deaths[side].take().unwrap_or(Death::Kill);
+        let mut death = self.deaths[side].take().unwrap_or(Death::Kill);
+        if self.sim.power_cuts(NAMES[side]) != self.power_cuts[side] {
+            // Killed first; then its power failed, and with it went what its kernel had.
+            death = Death::Crash;
+        }
         let shared = self.shared.clone();
         let is_primary = side == self.primary;
         let begin = move |first_epoch| {
@@ -77,6 +84,12 @@ impl Player {
         if is_primary {
             // It may have died before it had taken its peer.
             self.paired &= self.status(side).is_some_and(|s| s.link != LinkState::Solo);
+            if self.status(side).is_some_and(|s| role(&s).0 == Role::None) {
+                // Or before it was started at all: nobody has written anything.
+                let zeroes = self.setting.room.iter().map(|s| vec![0; usize_of(*s)]).collect();
+                self.shared.oracle.borrow_mut().know_base(zeroes);
+                return;
+            }
             self.learn_base(death).await;
         }
     }
@@ -85,14 +98,15 @@ impl Player {
     pub(super) fn opened_again(&mut self, side: usize, new: Side) {
         self.shared.count(|c| c.restarts += 1);
         self.sides[side] = new;
+        self.check_sizes(side);
         if side != self.primary {
             self.find_promotion(side);
         }
     }
 
     /// The restarted primary's disks are the base of its new era.
-    async fn learn_base(&self, death: Death) {
-        let Some(all) = self.read_volumes(self.primary, ExportKind::Primary).await else {
+    pub(super) async fn learn_base(&self, death: Death) {
+        let Some(mut all) = self.read_volumes(self.primary, ExportKind::Primary).await else {
             let s = self.status(self.primary);
             if !self.sides[self.primary].host.is_dead() {
                 self.shared
@@ -102,7 +116,9 @@ impl Player {
         };
         let mut o = self.shared.oracle.borrow_mut();
         let old = o.era() - 1;
-        for (v, bytes) in all.iter().enumerate() {
+        for (v, bytes) in all.iter_mut().enumerate() {
+            // What it has not grown to is as good as zeroes: nobody was told of a write there.
+            bytes.resize(usize_of(self.setting.room[v]), 0);
             let r = o.check_after_crash(old, v, bytes, death == Death::Kill);
             self.shared.check(Broken::Restart, r.map_err(|e| format!("{death:?}: {e}")));
         }
@@ -162,6 +178,7 @@ impl Player {
         self.paired = false;
         self.reported = NONE;
         self.in_flight = Rc::default();
+        self.consuming = Rc::default();
         self.shared.consumer_life.set(self.shared.consumer_life.get() + 1);
         self.shared.oracle.borrow_mut().promoted(s.epoch.0, landed, keep_active);
     }
@@ -213,8 +230,8 @@ impl Player {
 
     /// Reads all of the primary.
     pub(super) async fn verify_primary(&self) {
-        for (v, size) in self.setting.sizes.iter().enumerate() {
-            self.read(v, understudy_core::units::ByteRange::new(0, *size));
+        for (v, room) in self.setting.room.iter().enumerate() {
+            self.read(v, understudy_core::units::ByteRange::new(0, *room));
         }
         self.settle().await;
     }
@@ -275,7 +292,10 @@ impl Player {
         let primary = self.read_volumes(self.primary, ExportKind::Primary).await;
         let (Some(view), Some(primary)) = (view, primary) else { return };
         for (v, (a, b)) in primary.iter().zip(&view).enumerate() {
-            if let Some(at) = a.iter().zip(b).position(|(x, y)| x != y) {
+            // The secondary may have grown already.
+            let at = (0..a.len().max(b.len()))
+                .find(|i| a.get(*i).unwrap_or(&0) != b.get(*i).unwrap_or(&0));
+            if let Some(at) = at {
                 self.shared.fail(
                     Broken::View,
                     format!("nothing is written, yet volume {v} differs at {at}"),

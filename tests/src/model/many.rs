@@ -29,7 +29,7 @@ impl fmt::Display for Total {
         write!(
             f,
             "seeds {}..{}: {} histories, {} operations, {} checkpoints, {} failovers, {} deaths, {} restarts, \
-             {} rejoins, {} link faults, {} violations, {:.1} s",
+             {} rejoins, {} link faults, {} expands, {} violations, {:.1} s",
             self.seed,
             self.seed.wrapping_add(self.cases),
             self.cases,
@@ -40,6 +40,7 @@ impl fmt::Display for Total {
             c.restarts,
             c.rejoins,
             c.cuts,
+            c.expands,
             self.failed.len(),
             self.time.as_secs_f64()
         )
@@ -56,6 +57,7 @@ impl Total {
         t.restarts += c.restarts;
         t.rejoins += c.rejoins;
         t.cuts += c.cuts;
+        t.expands += c.expands;
     }
 }
 

@@ -10,18 +10,21 @@
 //! ```
 //! A failing seed is made short, and printed with the one command that plays it again.
 
+mod begin;
 mod broken;
 mod bugs;
 mod case;
 mod content;
 mod cut;
 mod finale;
+mod growth;
 mod harm;
 mod lives;
 mod many;
 mod oracle;
 mod plan;
 mod player;
+mod points;
 mod requests;
 mod shared;
 mod view;
@@ -33,4 +36,5 @@ pub use bugs::{Found, Hunt, hunt, hunt_all, line, mix_for};
 pub use case::{Case, Failed};
 pub use many::{Total, judge, play_many};
 pub use plan::{Death, Kind, Mix, Op, Plan, Setting};
+pub use points::{Cut, Ending, Scene, Tally, cut_all, scenes, seed_of};
 pub use shared::Counts;

@@ -1,8 +1,9 @@
 //! What one case does: drawn from its seed in advance, so that a shorter list is a case as well.
 //!
 //! The draw of a mix is never changed: a seed that once found a defect must go on to draw the same
-//! history. New kinds of faults go into a new mix, as those of [`storm`] did.
+//! history. New kinds of faults go into a new mix, as those of [`storm`] and [`growth`] did.
 
+mod growth;
 mod storm;
 mod sweep;
 
@@ -19,8 +20,10 @@ use crate::random::Random;
 /// What the world is like.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Bytes of each volume.
+    /// Bytes of each volume at first.
     pub sizes: Vec<u64>,
+    /// The most bytes that each may grow to.
+    pub room: Vec<u64>,
     /// What the disks of each node want requests to be aligned to.
     pub alignment: [u64; 2],
     /// Interval, limits, mode.
@@ -109,6 +112,12 @@ pub enum Op {
     Rot(u64),
     /// If the link is up, both sides name the same checkpoint soon.
     Agree,
+    /// Start both sides; what an earlier start has done already stays.
+    Begin,
+    /// A volume gets so many bytes more: on the secondary first, then on the primary.
+    Expand(usize, u64),
+    /// Only on this side.
+    ExpandSide(usize, usize, u64),
 }
 
 /// What kind of histories.
@@ -122,6 +131,8 @@ pub enum Mix {
     Storm,
     /// The primary's power fails about a checkpoint, when intent marks are swept.
     Sweep,
+    /// A storm in which volumes grow.
+    Growth,
 }
 
 impl fmt::Display for Mix {
@@ -131,6 +142,7 @@ impl fmt::Display for Mix {
             Self::Faults => "faults",
             Self::Storm => "storm",
             Self::Sweep => "sweep",
+            Self::Growth => "growth",
         })
     }
 }
@@ -139,10 +151,10 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep];
+        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep, Self::Growth];
         let found = all.into_iter().find(|m| m.to_string() == text);
         found.ok_or_else(|| {
-            format!("there is no mix {text}; there are calm, faults, storm and sweep")
+            format!("there is no mix {text}; there are calm, faults, storm, sweep and growth")
         })
     }
 }
@@ -182,6 +194,7 @@ impl Setting {
             ..Policy::default()
         };
         Self {
+            room: sizes.clone(),
             sizes,
             alignment: [pick(r, &[1, 512, 512, 4096]), pick(r, &[1, 512, 512, 4096])],
             policy,
@@ -225,16 +238,19 @@ impl Plan {
     /// The case of a seed.
     pub fn draw(seed: u64, mix: Mix) -> Self {
         let mut r = Random::new(seed ^ 0x706c_616e);
-        if mix == Mix::Sweep {
-            return sweep::draw(&mut r);
+        match mix {
+            Mix::Sweep => return sweep::draw(&mut r),
+            Mix::Growth => return growth::draw(&mut r),
+            Mix::Calm | Mix::Faults | Mix::Storm => {}
         }
         let mut setting = Setting::draw(&mut r, mix);
         if mix == Mix::Storm {
             storm::harden(&mut setting, &mut r);
+            setting.room.clone_from(&setting.sizes);
         }
         let count = match mix {
             Mix::Calm => 20 + r.below(120),
-            Mix::Faults | Mix::Storm | Mix::Sweep => 40 + r.below(160),
+            Mix::Faults | Mix::Storm | Mix::Sweep | Mix::Growth => 40 + r.below(160),
         };
         let ledger = r.chance(25);
         let fault_rate = pick(&mut r, &[4, 10, 20]);
@@ -245,7 +261,7 @@ impl Plan {
             let op = match mix {
                 Mix::Faults if r.chance(fault_rate) => fault(&mut r, &setting),
                 Mix::Storm => weather.draw(&mut r, &setting),
-                Mix::Calm | Mix::Faults | Mix::Sweep => {
+                Mix::Calm | Mix::Faults | Mix::Sweep | Mix::Growth => {
                     calm(&mut r, &setting, mix, &mut failed_over)
                 }
             };

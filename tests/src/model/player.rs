@@ -9,13 +9,14 @@ use futures::future::{Either, select};
 use understudy_core::overlay::Role;
 use understudy_core::replication::{ExportKind, Group, GroupStatus, LinkState, Volume};
 use understudy_core::sim::{Failure, Operation, Sim, SimHost};
-use understudy_core::units::{ByteRange, Epoch, Generation, VolumeIndex};
+use understudy_core::units::{Epoch, Generation, VolumeIndex};
 
 use super::broken::Broken;
 use super::oracle::Oracle;
 use super::plan::{Death, Op, Plan, Setting};
 use super::shared::{Counts, Shared};
-use super::world::{NAMES, Side, micros, read_all, spec};
+use super::world::{NAMES, Side, micros, read_all};
+use crate::random::Random;
 
 /// The player.
 #[derive(Debug)]
@@ -37,12 +38,24 @@ pub(super) struct Player {
     pub(super) opened: u64,
     /// How each side died.
     pub(super) deaths: [Option<Death>; 2],
+    /// How often the power of each side had failed when it died.
+    pub(super) power_cuts: [u32; 2],
     /// A failover during which its node may have died: keep the consumer's writes?
     pub(super) promoting: Option<bool>,
     pub(super) frozen: [bool; 2],
     /// A flush failed there: until it is started again its disks refuse.
     pub(super) poisoned: [bool; 2],
     pub(super) partitioned: bool,
+    /// What each volume was asked to grow to.
+    pub(super) target: Vec<u64>,
+    /// Requests of the present consumer's life in flight.
+    pub(super) consuming: Rc<Cell<usize>>,
+    /// What is written beside a growing secondary.
+    pub(super) load: Random,
+}
+
+fn at_start(e: impl std::fmt::Debug) -> String {
+    format!("at the start: {e:?}")
 }
 
 /// Generation number `n`.
@@ -53,8 +66,15 @@ pub(super) fn generation(n: u64) -> Generation {
 impl Player {
     /// Both sides, started, with or without content.
     pub(super) async fn new(sim: &Sim, plan: &Plan) -> Result<Self, String> {
-        let s = plan.setting.clone();
-        let text = |e: understudy_core::disk::Error| format!("at the start: {e:?}");
+        let mut player = Self::create(sim, &plan.setting).await?;
+        player.paired = true;
+        player.begin().await.map_err(at_start)?;
+        Ok(player)
+    }
+
+    /// Both sides, neither started.
+    pub(super) async fn create(sim: &Sim, setting: &Setting) -> Result<Self, String> {
+        let s = setting.clone();
         sim.set_disk_delay(micros(20)..micros(s.slowness[0]));
         sim.set_network_delay(micros(30)..micros(s.slowness[1]));
         sim.set_network_capacity(s.capacity);
@@ -63,50 +83,37 @@ impl Player {
         for (name, (all, replicas)) in NAMES.iter().zip(s.disk_slowness) {
             sim.node(name).set_disk_slowness(all, replicas);
         }
-        let a = Side::create(sim, 0, s.alignment[0], &s.sizes).await.map_err(text)?;
-        let b = Side::create(sim, 1, s.alignment[1], &s.sizes).await.map_err(text)?;
+        let a = Side::create(sim, 0, s.alignment[0], &s.sizes).await.map_err(at_start)?;
+        let b = Side::create(sim, 1, s.alignment[1], &s.sizes).await.map_err(at_start)?;
         let shared = Shared {
-            oracle: RefCell::new(Oracle::new(&s.sizes)),
+            oracle: RefCell::new(Oracle::new(&s.room)),
             violation: RefCell::default(),
             injected: Cell::default(),
             consumer_life: Cell::default(),
             counts: Cell::default(),
+            answered: Cell::default(),
         };
-        let player = Self {
+        Ok(Self {
             sim: sim.clone(),
+            target: s.sizes.clone(),
             setting: s,
             shared: Rc::new(shared),
             sides: [a, b],
             primary: 0,
             generation: generation(2),
-            paired: true,
+            paired: false,
             reported: 0,
             in_flight: Rc::default(),
             opened: NONE,
             poisoned: [false; 2],
             deaths: [None; 2],
+            power_cuts: [0; 2],
             promoting: None,
             frozen: [false; 2],
             partitioned: false,
-        };
-        player.begin().await.map_err(text)?;
-        Ok(player)
-    }
-
-    async fn begin(&self) -> understudy_core::disk::Result<()> {
-        let [Some(a), Some(b)] = [0, 1].map(|i| self.sides[i].group.clone()) else { return Ok(()) };
-        let policy = &self.setting.policy;
-        let mut solo = spec(Role::Primary, 1, self.generation, policy);
-        solo.peer = None;
-        a.start(solo).await?;
-        if self.setting.filled {
-            for (v, size) in self.setting.sizes.iter().enumerate() {
-                self.write(v, ByteRange::new(0, *size), super::plan::Kind::Data);
-            }
-        }
-        self.settle().await;
-        b.start(spec(Role::Secondary, 0, self.generation, policy)).await?;
-        a.start(spec(Role::Primary, 1, self.generation, policy)).await
+            consuming: Rc::default(),
+            load: Random::new(sim.seed() ^ 0x6c6f_6164),
+        })
     }
 
     pub(super) fn secondary(&self) -> usize {
@@ -114,7 +121,7 @@ impl Player {
     }
 
     pub(super) fn group(&self, side: usize) -> Option<Group<SimHost>> {
-        self.sides[side].group.clone()
+        self.sides[side].slot.get()
     }
 
     pub(super) fn status(&self, side: usize) -> Option<GroupStatus> {
@@ -169,7 +176,7 @@ impl Player {
                 let path = format!("volumes/v{v}/disk");
                 self.sides[self.primary].host.inject(&path, Operation::Write, Failure::Nth(0));
             }
-            Op::Freeze(side) if self.sides[side].group.is_none() => {}
+            Op::Freeze(side) if self.sides[side].slot.is_empty() => {}
             Op::Freeze(side) => {
                 self.frozen[side] = true;
                 self.sim.pause_node(NAMES[side]);
@@ -178,6 +185,12 @@ impl Player {
             Op::FlushError(side, v) => self.flush_error(side, v),
             Op::Rot(place) => self.rot(place).await,
             Op::Agree => self.agree().await,
+            Op::Begin => self.begin_again().await,
+            Op::Expand(v, by) => self.expand(v, by).await,
+            Op::ExpandSide(side, v, by) => {
+                self.ask_for(v, by);
+                self.grow(side, v).await;
+            }
         }
         self.notice();
     }
@@ -251,8 +264,13 @@ impl Player {
 
     /// What shows from outside: deaths, reported checkpoints.
     pub(super) fn notice(&mut self) {
+        let (generation, answered) = self.shared.answered.get();
+        if generation == self.generation.number && self.paired {
+            self.reported = self.reported.max(answered);
+        }
         for side in [0, 1] {
-            if self.sides[side].host.is_dead() && self.sides[side].group.is_some() {
+            // Its group may be closed meanwhile: that says nothing.
+            if self.sides[side].host.is_dead() && self.deaths[side].is_none() {
                 self.died(side, Death::Crash);
             }
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use understudy_core::disk::{Disk, Error, ErrorKind};
 use understudy_core::replication::ExportKind;
 use understudy_core::runtime::{Data, Env};
-use understudy_core::units::{ByteRange, CLUSTER};
+use understudy_core::units::{ByteRange, CLUSTER, usize_of};
 
 use super::broken::Broken;
 use super::content::Fill;
@@ -40,6 +40,11 @@ fn pieces(range: ByteRange, kind: Kind, block: u64) -> Vec<ByteRange> {
     all
 }
 
+/// The part of a range that a volume of `len` bytes has, if it has any.
+fn clip(range: ByteRange, len: u64) -> Option<ByteRange> {
+    Some(range.intersect(ByteRange::new(0, len))).filter(|r| !r.is_empty())
+}
+
 /// Errors that need no cause: the role has ended.
 fn is_end(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotPermitted)
@@ -67,8 +72,19 @@ impl Player {
         });
     }
 
+    /// A task of the consumer, counted while it is in flight.
+    fn consumer_task(&self, task: impl Future<Output = ()> + 'static) {
+        let consuming = self.consuming.clone();
+        consuming.set(consuming.get() + 1);
+        self.task(self.secondary(), async move {
+            task.await;
+            consuming.set(consuming.get() - 1);
+        });
+    }
+
     pub(super) fn write(&self, v: usize, range: ByteRange, kind: Kind) {
         let Some(volume) = self.open(self.primary, v, ExportKind::Primary) else { return };
+        let Some(range) = clip(range, volume.len()) else { return };
         let shared = self.shared.clone();
         let block = self.setting.alignment[self.primary];
         self.primary_task(async move {
@@ -129,14 +145,21 @@ impl Player {
 
     pub(super) fn read(&self, v: usize, range: ByteRange) {
         let Some(volume) = self.open(self.primary, v, ExportKind::Primary) else { return };
-        let shared = self.shared.clone();
+        let Some(range) = clip(range, volume.len()) else { return };
+        let (shared, room) = (self.shared.clone(), self.setting.room[v]);
         self.primary_task(async move {
             let (era, began) = {
                 let mut o = shared.oracle.borrow_mut();
                 (o.era(), o.tick())
             };
             match read(&volume, range).await {
-                Ok(bytes) => {
+                Ok(mut bytes) => {
+                    let mut range = range;
+                    if range.end == volume.len() {
+                        // What it has not grown to reads as zeroes, or a later growth would not.
+                        range.end = room;
+                        bytes.resize(usize_of(range.len()), 0);
+                    }
                     let mut o = shared.oracle.borrow_mut();
                     let now = o.tick();
                     if o.era() == era {
@@ -160,6 +183,8 @@ impl Player {
                 let now = o.tick();
                 shared.check(Broken::Epoch, o.completed(n.0, began, now));
                 drop(o);
+                let last = shared.answered.get();
+                shared.answered.set(last.max((generation.number, n.0)));
                 shared.count(|c| c.operations += 1);
             }
         });
@@ -168,10 +193,11 @@ impl Player {
     pub(super) fn view_write(&self, v: usize, range: ByteRange, kind: Kind) {
         let side = self.secondary();
         let Some(volume) = self.open(side, v, ExportKind::View) else { return };
+        let Some(range) = clip(range, volume.len()) else { return };
         let Some(group) = self.group(side) else { return };
         let shared = self.shared.clone();
         let life = shared.consumer_life.get();
-        self.task(side, async move {
+        self.consumer_task(async move {
             if shared.consumer_life.get() != life {
                 return;
             }
@@ -226,7 +252,7 @@ impl Player {
         let Some(volume) = self.open(side, v, ExportKind::View) else { return };
         let shared = self.shared.clone();
         let life = shared.consumer_life.get();
-        self.task(side, async move {
+        self.consumer_task(async move {
             let began = shared.oracle.borrow_mut().tick();
             let result = volume.flush().await;
             if shared.consumer_life.get() == life && result.is_ok() {
@@ -241,10 +267,11 @@ impl Player {
     pub(super) fn view_read(&self, v: usize, range: ByteRange) {
         let side = self.secondary();
         let Some(volume) = self.open(side, v, ExportKind::View) else { return };
+        let Some(range) = clip(range, volume.len()) else { return };
         let Some(group) = self.group(side) else { return };
         let shared = self.shared.clone();
         let life = shared.consumer_life.get();
-        self.task(side, async move {
+        self.consumer_task(async move {
             let over = group.status().checkpoint.epoch.0;
             let began = shared.oracle.borrow_mut().tick();
             match read(&volume, range).await {

@@ -18,6 +18,8 @@ pub(super) struct Shared {
     pub(super) consumer_life: Cell<u64>,
     /// What was done.
     pub(super) counts: Cell<Counts>,
+    /// The last checkpoint that an answer named, and the generation it is of.
+    pub(super) answered: Cell<(u64, u64)>,
 }
 
 /// What was done.
@@ -37,6 +39,8 @@ pub struct Counts {
     pub rejoins: u64,
     /// Cuts, stalls, partitions.
     pub cuts: u64,
+    /// Replicas that were asked to grow and did, or had that size.
+    pub expands: u64,
 }
 
 impl Shared {

@@ -1,9 +1,11 @@
 //! Two simulated nodes with one group on each: the product's own code, over simulated disks and
 //! streams.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use understudy_core::disk::{Disk, Result};
+use understudy_core::disk::{Disk, ErrorKind, Result};
 use understudy_core::overlay::{Policy, Role};
 use understudy_core::replication::{Group, Replica, StartSpec, serve_link};
 use understudy_core::runtime::{Address, Buf, Env};
@@ -15,17 +17,39 @@ use understudy_core::units::{
 /// The nodes' names, by side.
 pub(super) const NAMES: [&str; 2] = ["a", "b"];
 
+/// Where a node's group is while it is open. Clones are the same place.
+#[derive(Clone, Default)]
+pub(super) struct Slot(Rc<RefCell<Option<Group<SimHost>>>>);
+
+impl Slot {
+    pub(super) fn get(&self) -> Option<Group<SimHost>> {
+        self.0.borrow().clone()
+    }
+
+    pub(super) fn take(&self) -> Option<Group<SimHost>> {
+        self.0.borrow_mut().take()
+    }
+
+    fn put(&self, group: Group<SimHost>) {
+        *self.0.borrow_mut() = Some(group);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_none()
+    }
+}
+
 /// A node and, while it lives, its group.
 pub(super) struct Side {
     /// Its present life.
     pub(super) host: SimHost,
-    /// `None` after its death.
-    pub(super) group: Option<Group<SimHost>>,
+    /// Empty after its death, and while it is closed.
+    pub(super) slot: Slot,
 }
 
 impl std::fmt::Debug for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Side({:?}, {:?})", self.host, self.group)
+        write!(f, "Side({:?}, {:?})", self.host, self.slot.get())
     }
 }
 
@@ -63,7 +87,12 @@ impl Side {
         }
         let pool = Uuid(u128::from(host.random()));
         let group = Group::create(&host, host.dir("groups/g"), replicas, pool, group_id()?).await?;
-        let new = Self { host, group: Some(group) };
+        Self::with(host, side, group)
+    }
+
+    fn with(host: SimHost, side: usize, group: Group<SimHost>) -> Result<Self> {
+        let new = Self { host, slot: Slot::default() };
+        new.slot.put(group);
         new.listen(side)?;
         Ok(new)
     }
@@ -79,34 +108,28 @@ impl Side {
         let host = sim.node(NAMES[side]);
         let host2 = host.clone();
         let opened = host.call("model reopen", async move {
-            let mut replicas = Vec::new();
-            for i in 0..volumes {
-                replicas.push(Replica::<SimHost>::open(host2.dir(&format!("volumes/v{i}"))).await?);
-            }
-            let group = Group::open(&host2, host2.dir("groups/g"), replicas).await?;
+            let group = open(&host2, volumes).await?;
             begin(group.status().epoch.0);
             Ok(group)
         });
         let opened: Option<Result<_>> = opened.await;
         let Some(group) = opened else { return Ok(None) };
-        let new = Self { host, group: Some(group?) };
-        new.listen(side)?;
-        Ok(Some(new))
+        Self::with(host, side, group?).map(Some)
     }
 
     fn listen(&self, side: usize) -> Result<()> {
         use understudy_core::disk::Error;
-        let Some(group) = self.group.clone() else { return Ok(()) };
         let listener =
             self.host.listen(NAMES[side]).map_err(|e| Error::system("model: listen", e))?;
-        let host = self.host.clone();
+        let (host, slot) = (self.host.clone(), self.slot.clone());
         self.host.spawn("model listener", async move {
             loop {
                 let stream = listener.accept().await;
-                let (h, g) = (host.clone(), group.clone());
+                let (h, s) = (host.clone(), slot.clone());
                 host.spawn("model serve link", async move {
                     serve_link(&h, stream, |id| {
-                        (id.as_str() == "g").then_some(g).ok_or_else(|| "no group".to_owned())
+                        let group = s.get().filter(|_| id.as_str() == "g");
+                        group.ok_or_else(|| "no group".to_owned())
                     })
                     .await;
                 });
@@ -114,6 +137,51 @@ impl Side {
         });
         Ok(())
     }
+}
+
+async fn open(host: &SimHost, volumes: usize) -> Result<Group<SimHost>> {
+    let mut replicas = Vec::new();
+    for i in 0..volumes {
+        replicas.push(Replica::<SimHost>::open(host.dir(&format!("volumes/v{i}"))).await?);
+    }
+    Group::open(host, host.dir("groups/g"), replicas).await
+}
+
+/// How often, and how long between, files are tried that whoever had them open has not closed yet: for
+/// about as long as the engine does.
+const TRIES: u32 = 50;
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Closes the group of a living node, makes a replica larger, opens the group again, as the engine
+/// does. `begin` is told the open epoch before anything can go on.
+pub(super) async fn expand(
+    host: SimHost,
+    slot: Slot,
+    volumes: usize,
+    (volume, size): (usize, u64),
+    begin: impl FnOnce(u64),
+) -> Result<()> {
+    if let Some(group) = slot.take() {
+        group.shutdown().await;
+    }
+    let mut tries = 0;
+    let group = loop {
+        let dir = host.dir(&format!("volumes/v{volume}"));
+        let opened = match Replica::<SimHost>::expand(&dir, size).await {
+            Ok(()) => open(&host, volumes).await,
+            Err(e) => Err(e),
+        };
+        match opened {
+            Err(e) if e.kind() == ErrorKind::Locked && tries < TRIES => {
+                tries += 1;
+                host.sleep(BETWEEN).await;
+            }
+            other => break other?,
+        }
+    };
+    begin(group.status().epoch.0);
+    slot.put(group);
+    Ok(())
 }
 
 /// How to start a role.

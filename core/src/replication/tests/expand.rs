@@ -173,6 +173,17 @@ fn a_group_grows_secondary_first_and_its_checkpoint_stays() {
 }
 
 #[test]
+fn what_a_consumer_wrote_and_did_not_flush_outlives_the_growth_of_its_volume() {
+    pair::run(|sim| async move {
+        let two = Two::started(&sim).await;
+        fill(&two.volume("b", View), at(0, 4096), 0x99).await.unwrap();
+        two.expand("b", 2 * SIZE).await.unwrap().unwrap();
+        let view = [(0x99, 4096), (0x22, LEN / 4 - 4096), (0x11, 3 * LEN / 4), (0, LEN)];
+        assert_eq!(pattern(&two.volume("b", View), at(0, 2 * SIZE)).await, view);
+    });
+}
+
+#[test]
 fn a_primary_larger_than_its_secondary_is_refused_until_that_grows_too() {
     pair::run(|sim| async move {
         let two = Two::started(&sim).await;

@@ -235,6 +235,22 @@ fn every_sync_point_can_be_the_last() {
 }
 
 #[test]
+fn the_power_of_all_nodes_may_fail_in_one_moment() {
+    let sim = Sim::new(3);
+    sim.set_keep(Keep::Nothing);
+    sim.block_on(async {
+        let other = sim.node("b").dir("d").create("f", 8192, Space::Sparse).await.unwrap();
+        other.write(ByteOffset(0), Data::copy_of(&[1; 512])).await.unwrap();
+        let (_, disk) = small_disk(&sim).await;
+        sim.blackout_at_sync("a", sim.sync_points("a"), When::Before);
+        let flush = sim.node("a").call("flush", async move { disk.flush().await });
+        assert!(flush.await.is_none());
+    });
+    assert_eq!((sim.incarnation("a"), sim.incarnation("b")), (2, 2));
+    assert_eq!(sim.node("b").snapshot_content("d/f", Held::Volatile).unwrap()[0], 0);
+}
+
+#[test]
 fn rot_is_durable() {
     let sim = Sim::new(1);
     sim.block_on(async {
