@@ -12,6 +12,6 @@ pub mod gate;
 pub mod nbd;
 pub mod nbd_address;
 pub mod process;
-pub mod scrape;
 pub mod proxy;
+pub mod scrape;
 pub mod tools;
