@@ -34,16 +34,16 @@ pub(super) fn number(n: u64) -> f64 {
     n as f64
 }
 
-fn micros(n: u64) -> Option<f64> {
-    Some(number(n) / 1e6)
+fn micros(n: u64) -> f64 {
+    number(n) / 1e6
 }
 
-fn flag(on: bool) -> Option<f64> {
-    Some(if on { 1.0 } else { 0.0 })
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
 }
 
 fn time(w: Wall) -> Option<f64> {
-    (w != Wall::default()).then(|| w.0.as_secs_f64())
+    (w != Wall::default()).then_some(w.0.as_secs_f64())
 }
 
 /// A count or size.
@@ -104,7 +104,7 @@ pub(super) const GAUGES: &[Metric] = &[
         "group_undo_full",
         None,
         "1: what the peer lacks does not fit into its undo logs, so no checkpoint completes",
-        |g| flag(g.status.undo_full),
+        |g| Some(flag(g.status.undo_full)),
     ),
     metric("group_active", BYTES, "A consumer's own writes on the secondary", of!(active)),
     metric("group_active_limit", BYTES, "The most of it", of!(limits.active)),
@@ -116,7 +116,7 @@ pub(super) const GAUGES: &[Metric] = &[
     ),
     metric("group_failover_to_merge", BYTES, "All of that roll-back", of!(commit.1)),
     metric("group_error", None, "1: there is an error that no later checkpoint has cleared", |g| {
-        flag(g.status.error.is_some())
+        Some(flag(g.status.error.is_some()))
     }),
     metric("group_clients", None, "NBD connections that have a volume of it open", |g| {
         Some(number(crate::units::u64_of(g.clients)))
@@ -155,7 +155,7 @@ pub(super) const COUNTERS: &[Metric] = &[
         of!(counts.delayed),
     ),
     metric("group_delay", SECONDS, "How long they waited", |g| {
-        micros(g.status.counts.delayed_micros)
+        Some(micros(g.status.counts.delayed_micros))
     }),
     metric(
         "group_window_overflows",
@@ -175,7 +175,7 @@ pub(super) const COUNTERS: &[Metric] = &[
         "group_checkpoint_duration",
         SECONDS,
         "From cut to completion, all checkpoints together",
-        |g| micros(g.status.counts.checkpoint_micros),
+        |g| Some(micros(g.status.counts.checkpoint_micros)),
     ),
     metric(
         "group_dropped_checkpoints",

@@ -130,7 +130,7 @@ fn a_resync_keeps_below_its_ceiling() {
         let took = sim.elapsed().saturating_sub(began);
         // A step more than it may is sent at once in each second.
         assert!(took > Duration::from_millis(1700), "{took:?}");
-        assert!(took < Duration::from_millis(3000), "{took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
     });
 }
 
@@ -139,7 +139,7 @@ async fn copied_under_load(sim: &Sim, floor: u64) -> Duration {
     let policy = Policy {
         resync_floor: floor,
         max_delay: Duration::from_secs(2),
-        checkpoint_interval: Duration::from_secs(600),
+        checkpoint_interval: Duration::from_mins(10),
         ..slow(sim)
     };
     let pair = Pair::new(sim, &[SIZE, 1 << 20], Some(0x11)).await;
