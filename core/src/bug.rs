@@ -128,7 +128,8 @@ bugs! {
     PositionBeforeFlush,
     /// Opening: after a flush that failed, what only memory holds counts as durable. Was real.
     PoisonForgotten,
-    /// Session: a first record may hold what the primary wrote while solo and has not flushed. Was real.
+    /// Session: a first record may hold what the primary wrote while solo and has neither flushed nor marked.
+    /// Was real.
     FirstRecordUnflushed,
 }
 
