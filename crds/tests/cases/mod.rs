@@ -77,13 +77,33 @@ pub(crate) const REFUSALS: &[Refusal] = &[
     ),
     rule(
         |s| s["checkpoint"] = json!({ "maxDelay": "61s" }),
-        "maxDelay must be between 1ms and 60s",
+        "maxDelay must be between 10ms and 60s",
     ),
-    rule(|s| s["checkpoint"] = json!({ "maxDelay": "0s" }), "maxDelay must be between 1ms and 60s"),
-    rule(|s| s["checkpoint"] = json!({ "window": "4Ki" }), "window must be at least 64Ki"),
+    rule(
+        |s| s["checkpoint"] = json!({ "maxDelay": "0s" }),
+        "maxDelay must be between 10ms and 60s",
+    ),
+    rule(|s| s["checkpoint"] = json!({ "window": "4Ki" }), "window must be between 64Ki"),
     rule(
         |s| s["checkpoint"] = json!({ "undoLimit": "1Mi" }),
         "undoLimit must be at least spec.checkpoint.window",
+    ),
+    rule(
+        |s| s["checkpoint"] = json!({ "window": "2Gi", "undoLimit": "4Gi" }),
+        "window must be between 64Ki",
+    ),
+    rule(
+        |s| s["checkpoint"] = json!({ "undoLimit": "2Ti" }),
+        "undoLimit must be between 1Mi and 1Ti",
+    ),
+    rule(
+        |s| s["checkpoint"] = json!({ "activeLimit": "4Ki" }),
+        "activeLimit must be between 1Mi and 1Ti",
+    ),
+    rule(|s| s["resync"] = json!({ "floor": "1Ki" }), "floor must be between 64Ki and 1Ti"),
+    rule(
+        |s| s["resync"] = json!({ "floor": "8Mi", "ceiling": "4Mi" }),
+        "ceiling must be at least spec.resync.floor",
     ),
     Refusal {
         change: |s| s["source"]["persistentVolumeClaims"] = json!([]),
