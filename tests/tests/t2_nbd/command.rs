@@ -45,7 +45,7 @@ pub(crate) fn output(program: &str, args: &[&str]) -> Output {
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Starts it, and waits until its socket is there.
+    /// Starts it, and waits until it listens at its socket.
     pub(crate) fn start(program: &str, args: &[&str], socket: &Path) -> Self {
         let child = Command::new(program)
             .args(args)
@@ -54,7 +54,7 @@ impl Running {
             .unwrap_or_else(|e| panic!("{program}: {e}"));
         let mut running = Self(child);
         let begun = Instant::now();
-        while !socket.exists() {
+        while !is_listening(socket) {
             let ended = running.0.try_wait().unwrap();
             assert!(ended.is_none(), "{program} {args:?} ended: {ended:?}");
             assert!(begun.elapsed() < Duration::from_secs(20), "{program} {args:?}: no socket");
@@ -62,6 +62,16 @@ impl Running {
         }
         running
     }
+}
+
+/// Whether somebody listens there. Asked of the kernel: some servers end with their first client.
+fn is_listening(socket: &Path) -> bool {
+    const ACCEPTS: &str = "00010000";
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(3) == Some(ACCEPTS) && words.last().is_some_and(|path| Path::new(path) == socket)
+    })
 }
 
 impl Drop for Running {
