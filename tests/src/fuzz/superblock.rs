@@ -134,7 +134,8 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let good = two();
     let len = usize::try_from(u32::from_le_bytes(good[24..28].try_into().unwrap())).unwrap();
     let state = &good[STATE_AT..STATE_AT + len];
-    let slot = |s: Script, number, counter| s.u8(number).u8(2).u64(counter).bytes(state);
+    let version = good[8];
+    let slot = |s: Script, number, counter| s.u8(number).u8(version).u64(counter).bytes(state);
     let first = slot(Script::default().u8(2), 0, 5);
     let patched = Script::default().u8(1).u16(1).u8(1);
     vec![
