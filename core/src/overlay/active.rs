@@ -158,6 +158,12 @@ impl<D: Disk> Active<D> {
         self.0.sets.borrow().data.bytes()
     }
 
+    /// How many bytes a write of `range` adds to that.
+    pub fn added_by(&self, range: ByteRange) -> u64 {
+        let pieces = self.pieces(range.round_out(CLUSTER)).into_iter();
+        pieces.filter(|(_, state)| *state != ActiveState::Data).map(|(r, _)| r.len()).sum()
+    }
+
     /// Everything it covers, data and zeroes, in order.
     pub fn ranges(&self) -> Vec<ByteRange> {
         let sets = self.0.sets.borrow();

@@ -39,6 +39,7 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
     loop {
         if !peer.leg.is_up() || peer.leg.missing_bytes() == 0 {
             peer.resync_rate.set(0);
+            peer.leg.give_up_claim();
             peer.leg.changed.wait_until(|| peer.leg.is_up() && peer.leg.missing_bytes() > 0).await;
             pace = Pace::new(p.host.now());
         }

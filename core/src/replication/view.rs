@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::secondary::{Secondary, SecondaryVolume};
 use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
-use crate::overlay::{Active, ActiveState, Point};
+use crate::overlay::Point;
 use crate::runtime::{Buf, Data};
 use crate::units::{
     BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
@@ -49,12 +49,6 @@ impl<H: Host> Drop for Reserved<H> {
     fn drop(&mut self) {
         self.0.active_reserved.set(self.0.active_reserved.get() - self.1);
     }
-}
-
-/// How many bytes a write of `range` adds to what an active disk holds.
-pub(super) fn added<D: Disk>(active: &Active<D>, range: ByteRange) -> u64 {
-    let new = active.pieces(range.round_out(CLUSTER)).into_iter();
-    new.filter(|(_, state)| *state != ActiveState::Data).map(|(r, _)| r.len()).sum()
 }
 
 impl<H: Host> Secondary<H> {
@@ -152,7 +146,7 @@ impl<H: Host> Secondary<H> {
         range: ByteRange,
         is_data: bool,
     ) -> Result<Reserved<H>> {
-        let needed = if is_data { added(&point.active(v), range) } else { 0 };
+        let needed = if is_data { point.active(v).added_by(range) } else { 0 };
         let limit = self.store.state().policy.active_limit;
         let taken = self.active_bytes().saturating_add(self.active_reserved.get());
         if needed > 0 && taken.saturating_add(needed) > limit {

@@ -10,13 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
+use understudy_core::engine::api::{ByteLen, Policy};
 
 use super::case::Case;
-use super::figures::figure;
+use super::ours::Ours;
 use super::table::{Round, Row};
-use crate::harness::engines::{Carrier, Engines, EnginesOptions};
-use crate::harness::nbd_address::Export;
+use crate::harness::engines::Carrier;
 use crate::random::Random;
 
 /// Twice what stays marked.
@@ -45,43 +44,34 @@ const DEPTHS: [Case; 2] = [
     },
 ];
 
-struct Ours(Engines, Export);
+fn start(directory: &Path, marked: u64) -> Result<Ours> {
+    std::fs::create_dir_all(directory)?;
+    let file = directory.join("engine.yaml");
+    std::fs::write(&file, format!("limits:\n  intentMib: {marked}\n"))?;
+    let policy = Policy {
+        checkpoint_interval: Some(Duration::from_millis(100)),
+        undo_limit: Some(ByteLen(1 << 30)),
+        ..Policy::default()
+    };
+    let flags = ["--config".to_owned(), file.display().to_string()];
+    Ours::start(directory, SIZE, policy, Carrier::Tcp, &flags)
+}
 
-impl Ours {
-    fn start(directory: &Path, marked: u64) -> Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let file = directory.join("engine.yaml");
-        std::fs::write(&file, format!("limits:\n  intentMib: {marked}\n"))?;
-        let policy = Policy {
-            checkpoint_interval: Some(Duration::from_millis(100)),
-            undo_limit: Some(ByteLen(1 << 30)),
-            ..Policy::default()
-        };
-        let mut options =
-            EnginesOptions { carrier: Carrier::Tcp, ..EnginesOptions::new(&[SIZE], policy) };
-        options.flags = vec!["--config".to_owned(), file.display().to_string()];
-        let pair = Engines::start(directory, &options)?;
-        let volume = pair.members[0].volume.clone();
-        let export = pair.primary.export(&pair.group, &volume, ExportKind::Primary)?;
-        Ok(Self(pair, export))
-    }
-
-    /// Writes a second, and syncs of the intent log for each thousand of them.
-    fn measure(&self, case: &Case, offsets: &[u64]) -> Result<(f64, f64)> {
-        let before = figure(&self.0, "group_intent_syncs_total")?;
-        let rate = case.measure(&self.1, offsets.to_vec())?;
-        let syncs = figure(&self.0, "group_intent_syncs_total")? - before;
-        self.0.quiesce()?;
-        #[allow(clippy::cast_precision_loss, reason = "a count of one short run")]
-        let writes = offsets.len() as f64;
-        Ok((rate, syncs * 1000.0 / writes))
-    }
+/// Writes a second, and syncs of the intent log for each thousand of them.
+fn measure(ours: &Ours, case: &Case, offsets: &[u64]) -> Result<(f64, f64)> {
+    let before = ours.figure("group_intent_syncs_total")?;
+    let rate = case.measure(&ours.export, offsets.to_vec())?;
+    let syncs = ours.figure("group_intent_syncs_total")? - before;
+    ours.pair.quiesce()?;
+    #[allow(clippy::cast_precision_loss, reason = "a count of one short run")]
+    let writes = offsets.len() as f64;
+    Ok((rate, syncs * 1000.0 / writes))
 }
 
 /// Runs all cases; prints how many syncs there were.
 pub(crate) fn run(directory: &Path, rounds: usize) -> Result<Vec<Row>> {
-    let bounded = Ours::start(&directory.join("bounded"), 1024)?;
-    let unbounded = Ours::start(&directory.join("unbounded"), 1 << 20)?;
+    let bounded = start(&directory.join("bounded"), 1024)?;
+    let unbounded = start(&directory.join("unbounded"), 1 << 20)?;
     let mut random = Random::new(1);
     let mut rows = Vec::new();
     for case in DEPTHS {
@@ -89,13 +79,13 @@ pub(crate) fn run(directory: &Path, rounds: usize) -> Result<Vec<Row>> {
         for round in 0..=rounds {
             let offsets = case.offsets(SIZE, &mut random);
             let (first, peer) = if round % 2 == 0 {
-                let first = bounded.measure(&case, &offsets)?;
-                (first, unbounded.measure(&case, &offsets)?)
+                let first = measure(&bounded, &case, &offsets)?;
+                (first, measure(&unbounded, &case, &offsets)?)
             } else {
-                let peer = unbounded.measure(&case, &offsets)?;
-                (bounded.measure(&case, &offsets)?, peer)
+                let peer = measure(&unbounded, &case, &offsets)?;
+                (measure(&bounded, &case, &offsets)?, peer)
             };
-            let again = bounded.measure(&case, &offsets)?;
+            let again = measure(&bounded, &case, &offsets)?;
             if round > 0 {
                 row.rounds.push(Round { ours: first.0, peer: peer.0, again: again.0 });
                 println!(

@@ -15,8 +15,8 @@
 //! ours against ours in the same rounds: a ratio within it says nothing.
 
 mod case;
-mod figures;
 mod intent;
+mod ours;
 mod peers;
 mod plain;
 mod replicated;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
+use understudy_core::engine::api::{ByteLen, Policy};
 
 use super::case::Case;
+use super::ours::Ours;
 use super::table::{Round, Row};
-use crate::harness::engines::{Carrier, Engines, EnginesOptions};
-use crate::harness::nbd_address::Export;
+use crate::harness::engines::Carrier;
 use crate::qemu::{Pair, PairOptions};
 use crate::random::Random;
 
@@ -59,14 +59,13 @@ const CASES: [Case; 3] = [
 
 /// Both pairs, with whatever must live as long as they do.
 struct Both {
-    ours: Engines,
-    ours_export: Export,
+    ours: Ours,
     qemu: Pair,
 }
 
 impl Both {
     fn checkpoint(&mut self) -> Result<()> {
-        self.ours.checkpoint()?;
+        self.ours.pair.checkpoint()?;
         self.qemu.checkpoint()
     }
 }
@@ -105,15 +104,9 @@ fn start(directory: &Path, buffers: &Path, direct: bool) -> Result<Both> {
         undo_limit: Some(ByteLen(UNDO_LIMIT)),
         ..Policy::default()
     };
-    let ours_directory = directory.join("ours");
     let qemu_directory = directory.join("qemu");
-    for d in [&ours_directory, &qemu_directory] {
-        fs::create_dir_all(d)?;
-    }
-    let options = EnginesOptions { carrier: Carrier::Tcp, ..EnginesOptions::new(&[SIZE], policy) };
-    let ours = Engines::start(&ours_directory, &options)?;
-    let volume = ours.members[0].volume.clone();
-    let ours_export = ours.primary.export(&ours.group, &volume, ExportKind::Primary)?;
+    fs::create_dir_all(&qemu_directory)?;
+    let ours = Ours::start(&directory.join("ours"), SIZE, policy, Carrier::Tcp, &[])?;
     let qemu = Pair::start(
         &qemu_directory,
         PairOptions {
@@ -124,7 +117,7 @@ fn start(directory: &Path, buffers: &Path, direct: bool) -> Result<Both> {
     )?;
     // The undo logs are filled with zeroes in the background once; not part of what is measured.
     std::thread::sleep(Duration::from_secs(if direct { 8 } else { 1 }));
-    Ok(Both { ours, ours_export, qemu })
+    Ok(Both { ours, qemu })
 }
 
 /// First touch and rewrite of both, and ours once more at each.
@@ -140,7 +133,7 @@ fn one_round(
     for turn in turns {
         both.checkpoint()?;
         let peer = both.qemu.primary_export();
-        let export = if turn == 1 { &peer } else { &both.ours_export };
+        let export = if turn == 1 { &peer } else { &both.ours.export };
         let f = case.measure(export, offsets.to_vec())?;
         let r = case.measure(export, offsets.to_vec())?;
         match turn {

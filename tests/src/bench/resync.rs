@@ -11,14 +11,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use understudy_core::engine::api::{ByteLen, ExportKind, GroupStatus, LinkState, Policy};
+use understudy_core::engine::api::{ByteLen, GroupStatus, LinkState, Policy};
 use understudy_core::overlay::{INTENT_HOT, INTENT_REGION};
 
 use super::case::Case;
-use super::figures::figure;
+use super::ours::Ours;
 use super::table::{Round, Row};
-use crate::harness::engines::{Carrier, Engines, EnginesOptions};
-use crate::harness::nbd_address::Export;
+use crate::harness::engines::Carrier;
 use crate::qemu::Mirror;
 use crate::random::Random;
 
@@ -49,7 +48,7 @@ struct Resync {
 
 /// Prints what was sent, and returns the rows of times: resyncs a second against mirrors a second.
 pub(crate) fn run(directory: &Path, direct: bool, rounds: usize) -> Result<Vec<Row>> {
-    let mut ours = Ours::start(&directory.join("ours"))?;
+    let mut ours = start(&directory.join("ours"))?;
     std::fs::create_dir_all(directory.join("qemu"))?;
     let mut qemu = Mirror::start(&directory.join("qemu"), SIZE, direct)?;
     let mut random = Random::new(1);
@@ -105,30 +104,19 @@ fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b as f64
 }
 
-struct Ours {
-    pair: Engines,
-    export: Export,
+fn start(directory: &Path) -> Result<Ours> {
+    let policy = Policy {
+        checkpoint_interval: Some(Duration::from_millis(100)),
+        undo_limit: Some(ByteLen(SIZE)),
+        ..Policy::default()
+    };
+    Ours::start(directory, SIZE, policy, Carrier::Tcp, &[])
 }
 
 impl Ours {
-    fn start(directory: &Path) -> Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let policy = Policy {
-            checkpoint_interval: Some(Duration::from_millis(100)),
-            undo_limit: Some(ByteLen(SIZE)),
-            ..Policy::default()
-        };
-        let options =
-            EnginesOptions { carrier: Carrier::Tcp, ..EnginesOptions::new(&[SIZE], policy) };
-        let pair = Engines::start(directory, &options)?;
-        let volume = pair.members[0].volume.clone();
-        let export = pair.primary.export(&pair.group, &volume, ExportKind::Primary)?;
-        Ok(Self { pair, export })
-    }
-
     fn count(&self, name: &str) -> Result<u64> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let count = figure(&self.pair, name)? as u64;
+        let count = self.figure(name)? as u64;
         Ok(count)
     }
 

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use understudy_core::engine::api::{ByteLen, ExportKind, Policy};
+use understudy_core::engine::api::{ByteLen, Policy};
 
 use super::case::Case;
+use super::ours::Ours;
 use super::table::{Round, Row};
-use crate::harness::engines::{Carrier, Engines, EnginesOptions};
-use crate::harness::nbd_address::Export;
+use crate::harness::engines::Carrier;
 use crate::random::Random;
 
 /// The volume.
@@ -52,49 +52,39 @@ const CASES: [Case; 3] = [
     },
 ];
 
-/// A pair and its primary's export.
-struct Ours(Engines, Export);
+fn start(directory: &Path, carrier: Carrier) -> Result<Ours> {
+    let policy = Policy {
+        checkpoint_interval: None,
+        undo_limit: Some(ByteLen(UNDO_LIMIT)),
+        // Nothing may be left out: who is slow waits.
+        max_delay: Some(Duration::from_mins(1)),
+        ..Policy::default()
+    };
+    Ours::start(directory, SIZE, policy, carrier, &[])
+}
 
-impl Ours {
-    fn start(directory: &Path, carrier: Carrier) -> Result<Self> {
-        let policy = Policy {
-            checkpoint_interval: None,
-            undo_limit: Some(ByteLen(UNDO_LIMIT)),
-            // Nothing may be left out: who is slow waits.
-            max_delay: Some(Duration::from_mins(1)),
-            ..Policy::default()
-        };
-        let options = EnginesOptions { carrier, ..EnginesOptions::new(&[SIZE], policy) };
-        std::fs::create_dir_all(directory)?;
-        let pair = Engines::start(directory, &options)?;
-        let volume = pair.members[0].volume.clone();
-        let export = pair.primary.export(&pair.group, &volume, ExportKind::Primary)?;
-        Ok(Self(pair, export))
-    }
-
-    /// Requests a second, until the other side has applied them all.
-    fn measure(&self, case: &Case, offsets: &[u64]) -> Result<f64> {
-        self.0.checkpoint()?;
-        // Once so that nothing is saved any more, then what counts.
-        case.measure(&self.1, offsets.to_vec())?;
-        self.0.quiesce()?;
-        let rate = case.measure(&self.1, offsets.to_vec())?;
-        self.0.quiesce()?;
-        Ok(rate)
-    }
+/// Requests a second, until the other side has applied them all.
+fn measure(ours: &Ours, case: &Case, offsets: &[u64]) -> Result<f64> {
+    ours.pair.checkpoint()?;
+    // Once so that nothing is saved any more, then what counts.
+    case.measure(&ours.export, offsets.to_vec())?;
+    ours.pair.quiesce()?;
+    let rate = case.measure(&ours.export, offsets.to_vec())?;
+    ours.pair.quiesce()?;
+    Ok(rate)
 }
 
 /// Runs all cases.
 pub(crate) fn run(directory: &Path, rounds: usize) -> Result<Vec<Row>> {
-    let tls = Ours::start(&directory.join("tls"), Carrier::Tls)?;
-    let tcp = Ours::start(&directory.join("tcp"), Carrier::Tcp)?;
+    let tls = start(&directory.join("tls"), Carrier::Tls)?;
+    let tcp = start(&directory.join("tcp"), Carrier::Tcp)?;
     let mut random = Random::new(1);
     let mut rows = Vec::new();
     for case in CASES {
         let mut row = Row { name: case.name.to_owned(), rounds: Vec::new() };
         for round in 0..=rounds {
             let offsets = case.offsets(SIZE, &mut random);
-            let measure = |pair: &Ours| pair.measure(&case, &offsets);
+            let measure = |ours: &Ours| measure(ours, &case, &offsets);
             let (ours, peer, again) = if round % 2 == 0 {
                 (measure(&tls)?, measure(&tcp)?, measure(&tls)?)
             } else {

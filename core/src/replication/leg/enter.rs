@@ -65,9 +65,10 @@ impl<E: Env> Leg<E> {
         };
         // Half of the window stays the VM's.
         let spare = if owed { 0 } else { self.window.get() / 2 };
-        let room = window.has_room(len.saturating_add(spare)) && self.has_undo_room(&window, range);
-        self.claimed.set(if owed && !room { len } else { 0 });
-        room.then(|| {
+        let fits = window.has_room(len.saturating_add(spare));
+        // Where undo space is what lacks, the VM's waiting would make no room.
+        self.claimed.set(if owed && !fits { len } else { 0 });
+        (fits && self.has_undo_room(&window, range)).then(|| {
             self.counters.resync_bytes.add(len);
             drop(self.enter_window(volume, range, body(), &window));
         })
@@ -82,6 +83,11 @@ impl<E: Env> Leg<E> {
         };
         let step = max.min(self.window.get() / 4).min(undo);
         (step / CLUSTER * CLUSTER).max(CLUSTER)
+    }
+
+    /// The resync waits for no room any more.
+    pub(crate) fn give_up_claim(&self) {
+        self.claimed.set(0);
     }
 
     /// A write waited for room from `began` on.

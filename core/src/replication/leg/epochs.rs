@@ -83,7 +83,7 @@ impl<E: Env> Leg<E> {
 
     /// Whether the next epoch should be closed early: a quarter of the peer's undo space is used.
     pub(crate) fn wants_early_cut(&self) -> bool {
-        let used = self.window().map_or(0, |w| w.undo_bytes());
+        let used = self.peer_undo();
         self.promotable.get() && self.spans.borrow().len() == 1 && used > self.undo_limit.get() / 4
     }
 

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::super::align;
-use super::super::view::added;
 use super::{Busy, Promoted, runs};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, ActiveState, Point, RangeGuard};
@@ -108,7 +107,7 @@ impl<H: Host> Promoted<H> {
     fn needed(&self, v: VolumeIndex, range: ByteRange) -> u64 {
         let Some(point) = self.point.borrow().clone() else { return 0 };
         let held = runs(&self.part(v).held.borrow(), range);
-        held.into_iter().filter(|(_, h)| *h).map(|(r, _)| added(&point.active(v), r)).sum()
+        held.into_iter().filter(|(_, h)| *h).map(|(r, _)| point.active(v).added_by(r)).sum()
     }
 
     /// Whole clusters go to the active disk: what the piece leaves of them comes from the view.
