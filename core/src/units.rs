@@ -205,6 +205,28 @@ impl VolumeIndex {
     }
 }
 
+/// How many volumes of a group, counted from its first: those that a checkpoint covers stand before
+/// those that are joining.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct VolumeCount(pub u16);
+
+impl VolumeCount {
+    /// All of so many; a group has at most [`GROUP_VOLUMES_MAX`].
+    pub fn of(volumes: usize) -> Self {
+        Self(u16::try_from(volumes).unwrap_or(u16::MAX))
+    }
+
+    /// Whether a volume is one of them.
+    pub fn covers(self, volume: VolumeIndex) -> bool {
+        volume.0 < self.0
+    }
+
+    /// As a length of the member list.
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// The N-th span of writes of a group, numbered from 1 and never reused; also the checkpoint
 /// that closes it. 0 stands for "none yet".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -16,6 +16,7 @@ mod adopt;
 mod crash;
 mod expand;
 mod groups;
+mod join;
 mod reopen;
 mod replicas;
 mod restart;
@@ -306,6 +307,7 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         frames_applied: 0,
         error: Some(error.message.clone()),
         exports: Vec::new(),
+        joining: Vec::new(),
     }
 }
 

@@ -26,6 +26,7 @@ impl<H: Host> Group<H> {
                 active: s.policy.active_limit,
             },
             counts: self.0.counters.now(),
+            joined: s.joined,
             intent_syncs: self.0.intent.borrow().as_ref().map_or(0, |i| i.commits()),
             ..GroupStatus::default()
         };
@@ -38,6 +39,7 @@ impl<H: Host> Group<H> {
                     out.commit = q.progress();
                 }
                 let Some(peer) = &*p.peer.borrow() else { return out };
+                out.joined = peer.leg.joined();
                 out.undo = peer.leg.peer_undo();
                 out.epoch = peer.leg.open_epoch();
                 out.checkpoint = peer.last.get();
@@ -65,7 +67,10 @@ impl<H: Host> Group<H> {
                     out.window = w.bytes();
                     out.frames = (w.last_queued(), w.acknowledged(), w.applied());
                 }
-                out.link = if peer.leg.promotable.get() && out.missing == 0 && peer.leg.is_up() {
+                out.link = if peer.leg.promotable.get()
+                    && peer.leg.holding_up() == 0
+                    && peer.leg.is_up()
+                {
                     LinkState::Running
                 } else if !peer.leg.promotable.get() && peer.leg.is_up() {
                     LinkState::Syncing

@@ -48,8 +48,8 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
             let mut from = 0;
             while let Some(range) = peer
                 .leg
-                .next_missing(v, from, peer.leg.resync_step(STEP))
-                .filter(|_| peer.leg.is_up())
+                .next_missing(v, from, peer.leg.resync_step(v, STEP))
+                .filter(|_| peer.leg.is_up() && peer.leg.is_its_turn(v))
             {
                 let now = p.host.now();
                 let (floor, ceiling) = {

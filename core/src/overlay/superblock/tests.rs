@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::disk::{Fault, Memory};
 use crate::overlay::block::seal;
 use crate::runtime::{Data, Wall};
-use crate::units::{ByteOffset, Epoch, Generation, Uuid, VolumeIndex};
+use crate::units::{ByteOffset, Epoch, Generation, Uuid, VolumeCount, VolumeIndex};
 use futures::executor::block_on;
 
 fn state(epoch: u64) -> GroupState {
@@ -31,6 +31,7 @@ fn state(epoch: u64) -> GroupState {
             sessions: Sessions { issued: 8, let_in: 7, bound: Generation { number: 2, id: 5 } },
             ..Member::new("pvc-1".parse().unwrap(), Uuid(5), 1 << 30)
         }],
+        joined: VolumeCount(1),
         active: Some(ActiveId {
             id: Uuid(6),
             generation: Generation { number: 3, id: 9 },
@@ -54,6 +55,7 @@ fn largest() -> GroupState {
                 ..Member::new(name(n), Uuid(5), 1 << 46)
             })
             .collect(),
+        joined: VolumeCount(63),
         undo: vec![Uuid(u128::MAX); UNDO_LOGS_MAX],
         ..state(9)
     }
@@ -82,6 +84,7 @@ fn a_state_reads_back_as_it_was_written_up_to_every_limit() {
         active: None,
         undo: vec![],
         members: vec![],
+        joined: VolumeCount(0),
         history: vec![],
         ..state(1)
     };

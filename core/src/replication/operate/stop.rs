@@ -40,6 +40,8 @@ impl<H: Host> Group<H> {
                 s.peer_address = None;
                 s.anew = false;
                 s.record = s.record.max(peer.last.get().epoch);
+                // There is no checkpoint any more that could leave one out.
+                s.all_joined();
             })
             .await?;
         *p.peer.borrow_mut() = None;
@@ -68,6 +70,7 @@ impl<H: Host> Group<H> {
                 s.role = Role::None;
                 s.stage = Stage::None;
                 s.record = Epoch::NONE;
+                s.all_joined();
                 s.epoch = s.epoch.max(open);
                 s.inbound = false;
             })

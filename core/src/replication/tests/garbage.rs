@@ -11,7 +11,7 @@ use crate::replication::ExportKind::Primary;
 use crate::replication::{LinkState, serve_link};
 use crate::runtime::{Buf, Data, Env, Stream as _};
 use crate::sim::{Sim, SimHost, SimStream};
-use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeIndex};
+use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeCount, VolumeIndex};
 
 const SIZE: u64 = 64 << 10;
 
@@ -30,6 +30,7 @@ fn hello(group: &str, generation: Generation) -> Hello {
         blank: false,
         anew: false,
         members: vec![("v0".parse().unwrap(), SIZE)],
+        joined: VolumeCount(1),
     }
 }
 
@@ -160,7 +161,7 @@ fn garbage_behind_a_good_hello_ends_the_session_and_spoils_nothing() {
             bytes(2, &nowhere),
             bytes(1, &Body::Status),
             bytes(2, &Body::Record(Epoch(9))),
-            bytes(2, &Body::BeginEpoch(Epoch(1), crate::runtime::Wall::default())),
+            bytes(2, &Body::BeginEpoch(Epoch(1), crate::runtime::Wall::default(), VolumeCount(1))),
             bytes(2, &Body::Stop(Epoch(50))),
         ];
         for rest in rest {

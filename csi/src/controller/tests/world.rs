@@ -224,6 +224,7 @@ fn group_status(
             uri: String::new(),
             clients: engine.clients,
         }],
+        joining: Vec::new(),
     }
 }
 
