@@ -136,6 +136,8 @@ bugs! {
     JoiningSavesNothing,
     /// Join: a failover keeps a volume that no record covers.
     FailoverKeepsJoining,
+    /// Join: a used replica counts as blank where the copy that it joins is. Was real.
+    UsedJoinsAsBlank,
     /// Session: a first record may hold what the primary wrote while solo and has neither flushed nor marked.
     /// Was real.
     FirstRecordUnflushed,

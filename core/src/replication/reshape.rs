@@ -15,6 +15,7 @@
 //! count any more go when the group is opened.
 
 use super::group::intent_name;
+use crate::bug::{Bug, bug};
 use crate::disk::{Dir, Error, ErrorKind, Host, Result, Space};
 use crate::overlay::{
     CommitPosition, GroupState, HISTORY_MAX, IntentLog, Member, Policy, Role, SUPERBLOCK_LEN,
@@ -158,6 +159,8 @@ pub async fn join<D: Dir>(dir: &D, joining: Vec<Member>) -> Result<()> {
     }
     let mut next = state.clone();
     next.members.extend(joining);
+    // Of these replicas it is not known.
+    next.blank &= bug(Bug::UsedJoinsAsBlank);
     if state.role == Role::Secondary && state.record == Epoch::NONE {
         // Nothing is covered yet, so the first record covers all. A primary asks the secondary.
         next.all_joined();

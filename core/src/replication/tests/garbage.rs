@@ -112,7 +112,13 @@ fn a_stranger_s_first_words_are_refused_with_a_reason() {
             (bytes(1, &Body::Hello(Box::new(hello("other", G1)))), "no group other"),
             (bytes(1, &Body::Hello(Box::new(hello("g", older)))), "generation"),
             (
-                bytes(1, &Body::Hello(Box::new(Hello { members: vec![], ..hello("g", G1) }))),
+                bytes(
+                    1,
+                    &Body::Hello(Box::new(Hello {
+                        members: vec![("x".parse().unwrap(), SIZE)],
+                        ..hello("g", G1)
+                    })),
+                ),
                 "volumes differ",
             ),
         ];
