@@ -3,7 +3,7 @@
 use super::group::{Group, Part};
 use super::status::{Checkpoint, GroupStatus, Limits, LinkState};
 use crate::disk::Host;
-use crate::units::Epoch;
+use crate::units::{Epoch, VolumeCount};
 
 impl<H: Host> Group<H> {
     /// Its state now.
@@ -26,6 +26,7 @@ impl<H: Host> Group<H> {
                 active: s.policy.active_limit,
             },
             counts: self.0.counters.now(),
+            volumes: VolumeCount::of(s.members.len()),
             joined: s.joined,
             intent_syncs: self.0.intent.borrow().as_ref().map_or(0, |i| i.commits()),
             ..GroupStatus::default()

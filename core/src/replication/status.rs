@@ -45,6 +45,8 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// The last complete checkpoint that is known here.
     pub checkpoint: Checkpoint,
+    /// How many volumes it has.
+    pub volumes: VolumeCount,
     /// How many of its volumes, from the first, the checkpoint covers: the others are joining.
     pub joined: VolumeCount,
     /// Written and not covered by a checkpoint, in bytes; an upper bound.

@@ -112,7 +112,7 @@ impl Player {
         }
     }
 
-    async fn raise_limits(&mut self) {
+    pub(super) async fn raise_limits(&mut self) {
         let policy = Policy { undo_limit: 64 << 20, ..self.setting.policy.clone() };
         self.setting.policy = policy.clone();
         for side in [0, 1] {

@@ -16,7 +16,7 @@ use understudy_core::disk::{Dir, Disk, Result};
 use understudy_core::overlay::Role;
 use understudy_core::replication::{GroupStatus, LinkState, Replica};
 use understudy_core::runtime::{Data, Env};
-use understudy_core::sim::SimHost;
+use understudy_core::sim::{Failure, Operation, SimHost};
 use understudy_core::units::{ByteRange, CLUSTER, Uuid, VolumeCount, usize_of};
 
 use super::broken::Broken;
@@ -123,6 +123,10 @@ impl Player {
             (false, _) => ByteRange::default(),
         };
         let content = pattern.bytes(filled).to_vec();
+        // What was armed while it was in the group is for the VM's writes.
+        for operation in [Operation::Write, Operation::Flush] {
+            host.inject(&format!("volumes/v{v}/disk"), operation, Failure::Never);
+        }
         let work = async move { replica(&host, v, size, is_new, content).await };
         match self.call(side, work).await {
             Some(Ok(())) => {}
@@ -212,7 +216,12 @@ impl Player {
         if self.volumes(self.secondary()) > self.volumes(self.primary) {
             self.join(true).await;
         }
-        for _ in 0..20 {
+        for round in 0..20 {
+            if round == 4 {
+                // An undo log that is too small for what a primary lacks that was closed is mended by
+                // a person.
+                self.raise_limits().await;
+            }
             let [Some(p), Some(s)] = [self.primary, self.secondary()].map(|side| self.status(side))
             else {
                 return;

@@ -207,7 +207,7 @@ impl Player {
 
     /// A volume of a side: this one, or another where it has no such.
     fn there(&self, side: usize, v: usize) -> usize {
-        v.checked_rem(self.volumes(side)).unwrap_or(v)
+        v % self.volumes(side).max(self.setting.first).max(1)
     }
 
     /// What was done so far, or what must not be.
