@@ -36,6 +36,12 @@ pub(crate) fn check_members(primary: &Hello, secondary: &Hello) -> Result<(), St
     let (here, there) = (names(primary), names(secondary));
     if !here.is_empty() && there.starts_with(&here) {
         let covered = secondary.joined.get();
+        if covered == 0 && secondary.record != Epoch::NONE {
+            return Err(format!(
+                "group {group}: checkpoint {} of the secondary covers no volume",
+                secondary.record
+            ));
+        }
         if covered > here.len() && secondary.record != Epoch::NONE && !primary.anew {
             return Err(format!(
                 "group {group}: checkpoint {} covers {covered} volumes, the primary has {}",

@@ -39,7 +39,11 @@ impl<H: Host> Group<H> {
                 if let Some(q) = promoted {
                     out.commit = q.progress();
                 }
-                let Some(peer) = &*p.peer.borrow() else { return out };
+                let Some(peer) = &*p.peer.borrow() else {
+                    // Without a peer there is nothing to join.
+                    out.joined = out.volumes;
+                    return out;
+                };
                 out.joined = peer.leg.joined();
                 out.undo = peer.leg.peer_undo();
                 out.epoch = peer.leg.open_epoch();

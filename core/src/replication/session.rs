@@ -279,7 +279,6 @@ async fn drop_checkpoint<H: Host>(p: &Primary<H>, peer: &Peer<H>) -> LinkError {
         .update(|s| {
             s.anew = true;
             s.record = Epoch::NONE;
-            s.all_joined();
         })
         .await;
     if let Err(e) = durable {

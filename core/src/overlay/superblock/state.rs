@@ -229,8 +229,9 @@ pub struct GroupState {
     /// The volumes, at most 64.
     pub members: Vec<Member>,
     /// How many of them, from the first, a record covers. Those behind are joining: a failover leaves
-    /// them out. On a secondary without a record all count, for its first one covers all; a primary
-    /// learns it from there with each hello.
+    /// them out. On a secondary without a record all count, for its first one covers all. A primary
+    /// knows what its last secondary said: at least so many are covered there, and a failover to it
+    /// leaves none of them behind.
     pub joined: VolumeCount,
     /// The active disk that counts, if one does.
     pub active: Option<ActiveId>,

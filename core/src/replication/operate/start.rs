@@ -102,7 +102,9 @@ impl<H: Host> Group<H> {
                     // What is recorded is of an earlier pair; this one has no checkpoint yet.
                     s.record = Epoch::NONE;
                 }
-                s.all_joined();
+                if !line {
+                    s.all_joined();
+                }
                 s.blank = false;
                 s.peer_address = peer;
                 s.policy = spec.policy;

@@ -40,8 +40,7 @@ impl<H: Host> Group<H> {
                 s.peer_address = None;
                 s.anew = false;
                 s.record = s.record.max(peer.last.get().epoch);
-                // There is no checkpoint any more that could leave one out.
-                s.all_joined();
+                s.joined = peer.leg.joined();
             })
             .await?;
         *p.peer.borrow_mut() = None;
