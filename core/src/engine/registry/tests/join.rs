@@ -25,7 +25,8 @@ async fn found(engine: &Engine) -> Vec<(String, Vec<String>)> {
             .map(|r| r.volume.to_string())
             .collect();
         let mut sorted = members.clone();
-        (sorted.sort(), listed.sort());
+        sorted.sort();
+        listed.sort();
         assert_eq!(sorted, listed, "group {}", g.group);
         all.push((g.group.to_string(), members));
     }
