@@ -187,6 +187,7 @@ impl Engines for World {
             frames_applied: 0,
             error: None,
             exports: Vec::new(),
+            joining: held.joining.clone(),
         };
         let replica = |(volume, size): (&VolumeId, &ByteLen)| ReplicaStatus {
             volume: volume.clone(),
