@@ -4,6 +4,7 @@
 //! over, refused. What stays the same is said once; the conditions say it all the time.
 
 use understudy_crds::BlockReplicationStatus;
+use understudy_crds::block_replication_status::JoiningStatus;
 use understudy_crds::conditions::{
     ACCEPTED, ENGINES_REACHABLE, FAILED_OVER, PROTECTED, RECONCILED, accepted, failed_over,
     protected, reconciled,
@@ -45,6 +46,44 @@ pub fn news(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> 
             reason: "CheckpointCompleted".to_owned(),
             note: format!("checkpoint {}, asked for by '{}'", trigger.epoch, trigger.token),
             action: "Checkpoint",
+        });
+    }
+    for joining in &after.joining {
+        if !before.joining.iter().any(|j| j.volume == joining.volume) {
+            all.push(News {
+                warning: false,
+                reason: "VolumeJoins".to_owned(),
+                note: format!(
+                    "volume {} joins; a failover leaves it behind until a checkpoint covers it",
+                    joining.volume
+                ),
+                action: "Replicate",
+            });
+        }
+    }
+    for left in after.left_behind.iter().filter(|l| !before.left_behind.contains(l)) {
+        all.push(News {
+            warning: true,
+            reason: "VolumeLeftBehind".to_owned(),
+            note: format!(
+                "volume {} was left behind on {}: no checkpoint covered it yet",
+                left.volume, left.node
+            ),
+            action: "Failover",
+        });
+    }
+    let over = |j: &&JoiningStatus| {
+        let same = |other: &JoiningStatus| other.volume == j.volume;
+        !after.joining.iter().any(same) && !after.left_behind.iter().any(|l| l.volume == j.volume)
+    };
+    // One of which nothing was ever sent was taken back; without a group it has ended.
+    let sent = |j: &&JoiningStatus| j.sent_percent.is_some() && after.group.is_some();
+    for joined in before.joining.iter().filter(over).filter(sent) {
+        all.push(News {
+            warning: false,
+            reason: "VolumeJoined".to_owned(),
+            note: format!("volume {} is covered by checkpoints", joined.volume),
+            action: "Replicate",
         });
     }
     if after.failover != before.failover

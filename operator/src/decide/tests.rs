@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod join;
 mod kills;
 mod leftovers;
 mod refusals;
@@ -63,37 +64,54 @@ impl Bench {
     /// The same where volumes are kept: the CSI driver has made both on a, each solo.
     fn cluster() -> Self {
         let bench = Self::new();
-        let mut volumes = BTreeMap::new();
-        for (number, name) in [(1, "root"), (4, "data")] {
-            let handle: VolumeId = name.parse().unwrap();
-            let generation = Generation { number, id: 9 };
-            let mut machines = bench.world.machines();
-            let a = machines.get_mut("a").unwrap();
-            let member = Member { volume: handle.clone(), size: ByteLen(1 << 20) };
-            a.replicas.insert(handle.clone(), member.size);
-            let held = Held {
-                generation,
-                role: Role::Primary,
-                stage: Stage::Running,
-                peer: None,
-                members: vec![member],
-                policy: Policy::default(),
-                record: 0,
-            };
-            a.groups.insert(name.parse().unwrap(), held);
-            let spec = ReplicatedVolumeSpec {
-                size_bytes: 1 << 20,
-                node: Some("a".to_owned()),
-                pool: Some(a.pool.to_string()),
-                generation: Some(generation.to_string()),
-                group: None,
-            };
-            volumes.insert(handle.clone(), Volume::parse(&handle, "1".into(), spec).unwrap());
-        }
-        *bench.world.volumes.lock().unwrap() = Some(volumes);
+        *bench.world.volumes.lock().unwrap() = Some(BTreeMap::new());
+        bench.make_volume("root", "a", 1);
+        bench.make_volume("data", "a", 4);
         let status = BlockReplicationStatus::default();
         bench.world.statuses.lock().unwrap().insert(bench.desired.name.clone(), status);
         bench
+    }
+
+    /// As the CSI driver makes a volume, which serves alone then.
+    fn make_volume(&self, name: &str, node: &str, number: u64) {
+        let handle: VolumeId = name.parse().unwrap();
+        let generation = Generation { number, id: 9 };
+        let mut machines = self.world.machines();
+        let machine = machines.get_mut(node).unwrap();
+        let member = Member { volume: handle.clone(), size: ByteLen(1 << 20) };
+        machine.replicas.insert(handle.clone(), member.size);
+        let held = Held {
+            generation,
+            role: Role::Primary,
+            stage: Stage::Running,
+            peer: None,
+            members: vec![member],
+            policy: Policy::default(),
+            record: 0,
+            joining: Vec::new(),
+        };
+        machine.groups.insert(handle.clone(), held);
+        let spec = ReplicatedVolumeSpec {
+            size_bytes: 1 << 20,
+            node: Some(node.to_owned()),
+            pool: Some(machine.pool.to_string()),
+            generation: Some(generation.to_string()),
+            group: None,
+        };
+        let volume = Volume::parse(&handle, "1".into(), spec).unwrap();
+        self.world.volumes.lock().unwrap().as_mut().unwrap().insert(handle, volume);
+    }
+
+    /// A person adds a disk: where volumes are kept, one that the CSI driver has made.
+    fn add_disk(&mut self, name: &str, node: &str, number: u64) {
+        let kept = self.world.volumes.lock().unwrap().is_some();
+        if kept {
+            self.make_volume(name, node, number);
+        }
+        self.desired.volumes.as_mut().unwrap().push(SourceVolume {
+            member: Member { volume: name.parse().unwrap(), size: ByteLen(1 << 20) },
+            node: kept.then(|| node.to_owned()),
+        });
     }
 
     /// What the volumes say, as text to compare.

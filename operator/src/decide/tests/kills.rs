@@ -41,7 +41,8 @@ async fn same_end(name: &str, make: fn() -> Bench, change: &impl Fn(&mut Bench),
         let end = bench.group_if_any();
         let number = |text: &str| text.split('-').next().map(str::to_owned);
         let who = |g: &ReplicationGroupSpec| {
-            (number(&g.generation), g.primary.clone(), g.secondary.clone())
+            let sides = (g.primary.clone(), g.secondary.clone());
+            (number(&g.generation), sides, g.members.clone(), g.left_behind.clone())
         };
         assert_eq!(end.as_ref().map(who), group.as_ref().map(who), "{name}, {effects}");
         let found = end.as_ref().map(|_| bench.engines());
@@ -151,4 +152,32 @@ async fn growth_converges() {
         b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(8 << 20);
     };
     same_end_whenever_killed("growth", grow, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_joins_converges() {
+    same_end_whenever_killed("join", |b| b.add_disk("extra", "a", 3), true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_volumes_that_join_before_a_failover_converge() {
+    let join = |b: &mut Bench| {
+        b.add_disk("extra", "a", 3);
+        b.add_disk("more", "a", 2);
+    };
+    same_end_whenever_killed("join twice", join, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_joins_a_group_whose_source_takes_it_back_converges() {
+    let there_and_back = |b: &mut Bench| {
+        b.add_disk("extra", "a", 3);
+        b.desired.volumes.as_mut().unwrap().pop();
+    };
+    // Nothing of it may be left; the policy is what has an effect.
+    let change = |b: &mut Bench| {
+        there_and_back(b);
+        b.desired.policy.interval_millis = 7000;
+    };
+    same_end_whenever_killed("join taken back", change, true).await;
 }
