@@ -132,6 +132,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
+    use understudy_crds::block_replication_status::LeftBehindStatus;
 
     fn status(conditions: &[(&str, &str)]) -> BlockReplicationStatus {
         let one = |(type_, reason): &(&str, &str)| Condition {
@@ -146,6 +147,39 @@ mod tests {
             conditions: conditions.iter().map(one).collect(),
             ..BlockReplicationStatus::default()
         }
+    }
+
+    #[test]
+    fn a_volume_that_joins_is_told_of_at_the_beginning_and_at_the_end() {
+        let joining = |percent| BlockReplicationStatus {
+            group: Some("shop.web".to_owned()),
+            joining: vec![JoiningStatus { volume: "x".to_owned(), sent_percent: percent }],
+            ..BlockReplicationStatus::default()
+        };
+        let group = BlockReplicationStatus { joining: Vec::new(), ..joining(None) };
+        let left = BlockReplicationStatus {
+            left_behind: vec![LeftBehindStatus { volume: "x".to_owned(), node: "a".to_owned() }],
+            ..group.clone()
+        };
+        let table = [
+            (&group, &joining(None), &["VolumeJoins"][..]),
+            (&joining(None), &joining(Some(3)), &[]),
+            (&joining(Some(3)), &joining(Some(99)), &[]),
+            (&joining(Some(99)), &group, &["VolumeJoined"]),
+            (&joining(None), &group, &[]),
+            (&joining(Some(3)), &left, &["!VolumeLeftBehind"]),
+            (&left, &left, &[]),
+            (&left, &joining(None), &["VolumeJoins"]),
+            (&joining(Some(3)), &BlockReplicationStatus::default(), &[]),
+        ];
+        for (before, after, expected) in table {
+            assert_eq!(shown(&news(before, after)), expected, "{before:?} {after:?}");
+        }
+    }
+
+    fn shown(news: &[News]) -> Vec<String> {
+        let mark = |n: &News| if n.warning { "!" } else { "" };
+        news.iter().map(|n| format!("{}{}", mark(n), n.reason)).collect()
     }
 
     #[test]
@@ -164,11 +198,7 @@ mod tests {
         ];
         for (before, after, expected) in table {
             let found = news(&status(before), &status(after));
-            let shown: Vec<_> = found
-                .iter()
-                .map(|n| format!("{}{}", if n.warning { "!" } else { "" }, n.reason))
-                .collect();
-            assert_eq!(shown, expected, "{before:?} {after:?}");
+            assert_eq!(shown(&found), expected, "{before:?} {after:?}");
         }
     }
 }

@@ -76,7 +76,8 @@ fn alone(case: &Case<'_>, volume: &VolumeId, node: &str) -> Step {
         return Step::default();
     };
     let Some(replica) = engine.replica(volume) else { return Step::default() };
-    let member = understudy_core::engine::api::Member { volume: volume.clone(), size: replica.size };
+    let member =
+        understudy_core::engine::api::Member { volume: volume.clone(), size: replica.size };
     let start = |generation| {
         Case::engine(
             node,
@@ -117,10 +118,8 @@ fn alone(case: &Case<'_>, volume: &VolumeId, node: &str) -> Step {
         ));
     }
     // Above the one that it leaves, and below the group's: the group's number rises by two.
-    let next = Generation {
-        number: old.generation.number.saturating_add(1),
-        id: case.observed.fresh_id,
-    };
+    let next =
+        Generation { number: old.generation.number.saturating_add(1), id: case.observed.fresh_id };
     let generation = match (found, said) {
         (Some(found), said) if said.is_none_or(|g| g.number < next.number) => {
             let mut spec = found.spec.clone();

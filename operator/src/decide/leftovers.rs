@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use understudy_core::engine::api::{EngineStatus, GroupId, LinkState, ReplicaStatus, Role, Stage, VolumeId};
+use understudy_core::engine::api::{
+    EngineStatus, GroupId, LinkState, ReplicaStatus, Role, Stage, VolumeId,
+};
 
 use crate::engines::Call;
 use crate::store::{Group, Volume, Volumes};

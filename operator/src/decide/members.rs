@@ -121,13 +121,10 @@ fn may_join(case: &Case<'_>, volume: &SourceVolume) -> Result<(), Not> {
 fn kept(case: &Case<'_>, volume: &SourceVolume, found: &Volume) -> Result<(), Not> {
     let (handle, primary) = (&volume.member.volume, case.primary());
     if let Some(other) = found.spec.group.as_ref().filter(|g| **g != case.group.name.as_str()) {
-        return Err(Not::Ever(Refusal::new(
-            accepted::SOURCE_CONFLICT,
-            format!(
-                "volume {handle} is in group {other}: a volume is in one group; take it out of that one \
-                 first. The group goes on with the volumes it has"
-            ),
-        )));
+        let reason = accepted::SOURCE_CONFLICT;
+        let what = format!("volume {handle} is in group {other}: a volume is in one group");
+        let refusal = goes_on(&what, "take it out of that one first");
+        return Err(Not::Ever(Refusal { reason, ..refusal }));
     }
     let (Some(node), Some(pool), Some(generation)) =
         (&found.spec.node, &found.spec.pool, found.generation)

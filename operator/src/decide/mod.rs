@@ -298,13 +298,7 @@ impl<'a> Case<'a> {
         Self::engine(node, Call::Start(self.order(role, peer, join::list(self, role), adopt)))
     }
 
-    fn order(
-        &self,
-        role: Role,
-        peer: Option<Address>,
-        members: Vec<Member>,
-        adopt: bool,
-    ) -> Start {
+    fn order(&self, role: Role, peer: Option<Address>, members: Vec<Member>, adopt: bool) -> Start {
         Start {
             group: self.group.name.clone(),
             generation: self.group.generation,

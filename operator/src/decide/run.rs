@@ -159,9 +159,8 @@ fn outgrown(case: &Case<'_>, side: &GroupSide) -> Vec<Member> {
     if case.view(side).is_none_or(|v| v.role == Some(Role::Primary)) || case.follows(side) {
         return Vec::new();
     }
-    let (there, lacking): (Vec<_>, Vec<_>) = join::list(case, Role::Secondary)
-        .into_iter()
-        .partition(|m| case.has(side, &m.volume));
+    let (there, lacking): (Vec<_>, Vec<_>) =
+        join::list(case, Role::Secondary).into_iter().partition(|m| case.has(side, &m.volume));
     if lacking.is_empty() { Vec::new() } else { there }
 }
 

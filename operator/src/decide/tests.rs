@@ -1,6 +1,8 @@
 //! The decisions by scenario, and the operator killed after every single effect that it has.
 
+mod behind;
 mod cluster;
+mod disks;
 mod faults;
 mod join;
 mod kills;
@@ -10,14 +12,14 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use understudy_core::engine::api::{Generation, Member, Policy, Role, Stage, VolumeId};
+use understudy_core::engine::api::{Generation, Member, Role, Stage, VolumeId};
 use understudy_core::units::ByteLen;
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, RECONCILED};
 use understudy_crds::replication_group::AppliedPolicy;
-use understudy_crds::{BlockReplicationStatus, ReplicatedVolumeSpec, ReplicationGroupSpec};
+use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
 
 use crate::desired::{Desired, FailoverOrder, ObjectName, SourceVolume, Wish};
-use crate::fake::{Held, World};
+use crate::fake::World;
 use crate::observe::{Nodes, Place};
 use crate::reconcile::pass;
 use crate::store::{Pod, Volume};
@@ -70,48 +72,6 @@ impl Bench {
         let status = BlockReplicationStatus::default();
         bench.world.statuses.lock().unwrap().insert(bench.desired.name.clone(), status);
         bench
-    }
-
-    /// As the CSI driver makes a volume, which serves alone then.
-    fn make_volume(&self, name: &str, node: &str, number: u64) {
-        let handle: VolumeId = name.parse().unwrap();
-        let generation = Generation { number, id: 9 };
-        let mut machines = self.world.machines();
-        let machine = machines.get_mut(node).unwrap();
-        let member = Member { volume: handle.clone(), size: ByteLen(1 << 20) };
-        machine.replicas.insert(handle.clone(), member.size);
-        let held = Held {
-            generation,
-            role: Role::Primary,
-            stage: Stage::Running,
-            peer: None,
-            members: vec![member],
-            policy: Policy::default(),
-            record: 0,
-            joining: Vec::new(),
-        };
-        machine.groups.insert(handle.clone(), held);
-        let spec = ReplicatedVolumeSpec {
-            size_bytes: 1 << 20,
-            node: Some(node.to_owned()),
-            pool: Some(machine.pool.to_string()),
-            generation: Some(generation.to_string()),
-            group: None,
-        };
-        let volume = Volume::parse(&handle, "1".into(), spec).unwrap();
-        self.world.volumes.lock().unwrap().as_mut().unwrap().insert(handle, volume);
-    }
-
-    /// A person adds a disk: where volumes are kept, one that the CSI driver has made.
-    fn add_disk(&mut self, name: &str, node: &str, number: u64) {
-        let kept = self.world.volumes.lock().unwrap().is_some();
-        if kept {
-            self.make_volume(name, node, number);
-        }
-        self.desired.volumes.as_mut().unwrap().push(SourceVolume {
-            member: Member { volume: name.parse().unwrap(), size: ByteLen(1 << 20) },
-            node: kept.then(|| node.to_owned()),
-        });
     }
 
     /// What the volumes say, as text to compare.

@@ -85,7 +85,7 @@ impl World {
             primary: side("node-a"),
             secondary: Some(side("node-b")),
             left_behind: Vec::new(),
-        promotion: None,
+            promotion: None,
         };
         self.volumes.put_group(ReplicationGroup::new("shop.db", spec));
         self.volumes.edit(&handle(name), |o| o.spec.group = Some("shop.db".to_owned()));

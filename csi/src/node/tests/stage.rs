@@ -45,7 +45,8 @@ async fn in_a_group_the_group_object_says_who_serves() {
 }
 
 #[tokio::test]
-async fn a_volume_that_joins_a_group_is_served_as_before_and_after_a_failover_when_that_is_decided() {
+async fn a_volume_that_joins_a_group_is_served_as_before_and_after_a_failover_when_that_is_decided()
+{
     let table = [
         (Some(generation(4)), Some(("node-a", generation(1)))),
         (None, Some(("node-c", generation(4)))),

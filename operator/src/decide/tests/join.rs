@@ -1,60 +1,12 @@
-//! A volume joins a running group: what it takes, what is in its way, and what a failover meanwhile
-//! leaves behind.
+//! A volume joins a running group: what it takes, and what is in its way.
 
-use understudy_core::engine::api::{Generation, Role, Stage, VolumeId};
+use understudy_core::engine::api::{Generation, Stage};
 use understudy_core::units::ByteLen;
-use understudy_crds::conditions::{ACCEPTED, FAILED_OVER, PROTECTED, RECONCILED};
+use understudy_crds::conditions::{ACCEPTED, PROTECTED, RECONCILED};
 
 use super::Bench;
-use crate::decide::leftovers::leftovers;
+use super::disks::HALF;
 use crate::desired::Wish;
-use crate::engines::Engines;
-use crate::store::Store;
-
-/// Half of a volume that joins is not sent.
-const HALF: u64 = 1 << 19;
-
-impl Bench {
-    fn unsent(&self, bytes: u64) {
-        *self.world.unsent.lock().unwrap() = bytes;
-    }
-
-    fn up(&self, node: &str, up: bool) {
-        self.world.machines().get_mut(node).unwrap().up = up;
-    }
-
-    /// The group's members as the group object has them; `+` joins.
-    fn members(&self) -> Vec<String> {
-        let mark = |joins: bool| if joins { "+" } else { "" };
-        let all = self.group().members;
-        all.iter().map(|m| format!("{}{}", mark(m.joining.is_some()), m.volume)).collect()
-    }
-
-    /// In which of the engine's groups a volume is, and at which number.
-    fn at(&self, node: &str, volume: &str) -> Option<(String, u64)> {
-        let volume: VolumeId = volume.parse().unwrap();
-        let machine = self.world.machines()[node].clone();
-        let (name, held) =
-            machine.groups.iter().find(|(_, h)| h.members.iter().any(|m| m.volume == volume))?;
-        Some((name.to_string(), held.generation.number))
-    }
-
-    fn volume(&self, name: &str) -> String {
-        self.volumes().into_iter().find(|v| v.starts_with(name)).unwrap()
-    }
-
-    async fn left_over(&self) -> Vec<String> {
-        let mut engines = std::collections::BTreeMap::new();
-        for node in ["a", "b", "c"] {
-            if let Ok(status) = Engines::status(&self.world, node).await {
-                engines.insert(node.to_owned(), status);
-            }
-        }
-        let volumes = self.world.volumes.lock().unwrap().clone().unwrap();
-        let found = leftovers(&volumes, &self.world.groups().await.unwrap(), &engines);
-        found.iter().map(|l| format!("{} on {}", l.volume, l.node)).collect()
-    }
-}
 
 #[tokio::test]
 async fn a_volume_joins_a_running_group_and_a_checkpoint_covers_it_then() {
@@ -66,7 +18,10 @@ async fn a_volume_joins_a_running_group_and_a_checkpoint_covers_it_then() {
         bench.unsent(HALF);
         bench.run().await;
         assert_eq!(bench.members(), ["root", "data", "+extra"]);
-        assert_eq!((bench.reason(ACCEPTED), bench.reason(PROTECTED)), ("Accepted".into(), "Running".into()));
+        assert_eq!(
+            (bench.reason(ACCEPTED), bench.reason(PROTECTED)),
+            ("Accepted".into(), "Running".into())
+        );
         assert_eq!(
             bench.message(PROTECTED),
             "checkpoints complete; volume extra joins: 50 % sent, a failover now would leave it behind"
@@ -95,7 +50,10 @@ async fn a_volume_joins_a_running_group_and_a_checkpoint_covers_it_then() {
         bench.run().await;
         assert_eq!(bench.members(), ["root", "data", "extra"]);
         assert_eq!(bench.at("b", "extra").unwrap().0, "shop.web");
-        assert_eq!((bench.reason(PROTECTED), bench.group().left_behind), ("Running".into(), vec![]));
+        assert_eq!(
+            (bench.reason(PROTECTED), bench.group().left_behind),
+            ("Running".into(), vec![])
+        );
     }
 }
 
@@ -119,7 +77,11 @@ async fn what_can_not_join_is_refused_with_the_reason_and_the_group_goes_on() {
         change(all.as_mut().unwrap().get_mut(&"extra".parse().unwrap()).unwrap());
     }
     let table: [(Change, &str, &str); 7] = [
-        (|b| b.add_disk("extra", "c", 1), "MembersChanged", "volume extra is on c, the primary is a"),
+        (
+            |b| b.add_disk("extra", "c", 1),
+            "MembersChanged",
+            "volume extra is on c, the primary is a",
+        ),
         (|b| b.add_disk("extra", "b", 1), "MembersChanged", "it joins once b is the primary"),
         (
             |b| b.add_disk("extra", "a", 5),
@@ -195,9 +157,12 @@ async fn a_volume_waits_for_what_has_to_be_before_it_joins() {
     let table: [(Change, Change, &str); 4] = [
         (|b| b.up("b", false), |b| b.up("b", true), "the engine of b, the secondary, to answer"),
         (
-            |b| drop(b.world.volumes.lock().unwrap().as_mut().unwrap().pop_first()),
-            |b| b.make_volume("data", "a", 3),
-            "the ReplicatedVolume data to be put back",
+            |b| {
+                let mut all = b.world.volumes.lock().unwrap();
+                all.as_mut().unwrap().remove(&"extra".parse().unwrap());
+            },
+            |b| b.make_volume("extra", "a", 3),
+            "the ReplicatedVolume extra to be there",
         ),
         (
             |b| {
@@ -286,7 +251,10 @@ async fn a_volume_that_no_engine_has_yet_can_be_taken_back() {
     bench.run().await;
     assert_eq!(bench.members(), ["root", "data"]);
     assert_eq!(bench.volume("extra"), "extra on Some(\"a\") at Some(3) in None");
-    assert_eq!((bench.reason(ACCEPTED), bench.reason(RECONCILED)), ("Accepted".into(), "Settled".into()));
+    assert_eq!(
+        (bench.reason(ACCEPTED), bench.reason(RECONCILED)),
+        ("Accepted".into(), "Settled".into())
+    );
 }
 
 #[tokio::test]
@@ -304,123 +272,6 @@ async fn a_volume_that_engines_have_does_not_leave() {
     bench.unsent(0);
     bench.run().await;
     assert_eq!(bench.members(), ["root", "data", "extra"], "and is taken in all the same");
-}
-
-#[tokio::test]
-async fn a_failover_leaves_behind_what_joins_and_its_node_serves_it_alone_when_it_is_back() {
-    let mut bench = Bench::cluster();
-    bench.run().await;
-    bench.add_disk("extra", "a", 3);
-    bench.unsent(HALF);
-    bench.run().await;
-    bench.up("a", false);
-    bench.run().await;
-    let said = bench.message(PROTECTED);
-    assert!(said.contains("leaves volume extra behind, which no checkpoint covers"), "{said}");
-    bench.add_pod("vm", "a");
-    bench.order_failover("b");
-    bench.run().await;
-    assert_eq!(bench.reason(FAILED_OVER), "Promoted");
-    let said = bench.message(FAILED_OVER);
-    assert!(said.contains("no checkpoint covered it yet: extra on a"), "{said}");
-    assert_eq!(bench.members(), ["root", "data"]);
-    assert_eq!(bench.volume("extra"), "extra on Some(\"a\") at Some(3) in None");
-    let left = bench.status().left_behind;
-    assert_eq!((left[0].volume.as_str(), left[0].node.as_str()), ("extra", "a"));
-    assert!(bench.message(ACCEPTED).contains("left behind on a when b took over"));
-    assert_eq!(bench.left_over().await, ["extra on b"], "a part of it, of no use to anybody");
-
-    bench.up("a", true);
-    bench.run().await;
-    assert_eq!(bench.reason(PROTECTED), "Running", "{}", bench.message(RECONCILED));
-    assert_eq!(bench.at("a", "extra"), Some(("extra".to_owned(), 6)), "alone, and goes on");
-    assert_eq!(bench.volume("extra"), "extra on Some(\"a\") at Some(6) in None");
-    let a = bench.world.machines()["a"].clone();
-    let group = &a.groups[&bench.desired.group];
-    assert_eq!((group.role, group.members.len()), (Role::Secondary, 2));
-    assert_eq!(a.replicas.len(), 3);
-    assert!(!bench.left_over().await.contains(&"extra on a".to_owned()));
-
-    // Back where it is, it joins again.
-    bench.unsent(0);
-    bench.order_failover("a");
-    bench.run().await;
-    bench.run().await;
-    assert_eq!(bench.members(), ["root", "data", "extra"]);
-    assert_eq!(bench.group().left_behind, []);
-    assert_eq!((bench.reason(ACCEPTED), bench.reason(PROTECTED)), ("Accepted".into(), "Running".into()));
-}
-
-#[tokio::test]
-async fn without_a_csi_driver_what_is_left_behind_is_served_alone_too_and_joins_again() {
-    let mut bench = Bench::new();
-    bench.run().await;
-    bench.add_disk("extra", "a", 0);
-    bench.unsent(HALF);
-    bench.run().await;
-    bench.order_failover("b");
-    bench.run().await;
-    bench.run().await;
-    assert_eq!(bench.members(), ["root", "data"]);
-    assert_eq!(bench.at("a", "extra"), Some(("extra".to_owned(), 2)));
-    assert_eq!(bench.reason(PROTECTED), "Running", "{}", bench.message(RECONCILED));
-    assert!(bench.message(ACCEPTED).contains("it joins once a is the primary"));
-    bench.unsent(0);
-    bench.order_failover("a");
-    bench.run().await;
-    bench.run().await;
-    assert_eq!(bench.members(), ["root", "data", "extra"], "{}", bench.message(ACCEPTED));
-}
-
-#[tokio::test]
-async fn what_the_promoted_engine_has_stays_though_the_group_object_had_not_heard_of_it() {
-    let mut bench = Bench::cluster();
-    bench.run().await;
-    bench.add_disk("extra", "a", 3);
-    bench.unsent(HALF);
-    bench.run().await;
-    // Covered, and the primary dies before the operator looks.
-    for machine in bench.world.machines().values_mut() {
-        machine.groups.values_mut().for_each(|h| h.joining.clear());
-    }
-    bench.up("a", false);
-    bench.order_failover("b");
-    bench.run().await;
-    assert_eq!(bench.members(), ["root", "data", "extra"]);
-    assert_eq!(bench.group().left_behind, []);
-    assert!(bench.volume("extra").ends_with("in Some(\"shop.web\")"));
-}
-
-#[tokio::test]
-async fn what_only_the_secondary_had_is_left_with_who_served_it_all_along() {
-    let mut bench = Bench::cluster();
-    bench.run().await;
-    bench.add_disk("extra", "a", 3);
-    // Group object, volume, replica, secondary's start: killed before the primary's.
-    *bench.world.fuse.lock().unwrap() = Some(4);
-    bench.once().await;
-    *bench.world.fuse.lock().unwrap() = None;
-    assert_eq!(bench.at("b", "extra").unwrap().0, "shop.web");
-    assert_eq!(bench.at("a", "extra"), Some(("extra".to_owned(), 3)));
-    bench.order_failover("b");
-    bench.run().await;
-    bench.run().await;
-    assert_eq!(bench.members(), ["root", "data"]);
-    assert_eq!(bench.at("a", "extra"), Some(("extra".to_owned(), 3)), "it has noticed nothing");
-    assert_eq!(bench.volume("extra"), "extra on Some(\"a\") at Some(3) in None");
-    assert_eq!(bench.reason(PROTECTED), "Running", "{}", bench.message(RECONCILED));
-}
-
-#[tokio::test]
-async fn pods_that_use_only_what_was_left_behind_are_not_deleted() {
-    let mut bench = Bench::cluster();
-    bench.run().await;
-    bench.add_disk("extra", "a", 3);
-    bench.unsent(HALF);
-    bench.run().await;
-    bench.order_failover("b");
-    bench.run().await;
-    assert_eq!(*bench.world.asked_pods_of.lock().unwrap(), "root data");
 }
 
 #[tokio::test]

@@ -23,6 +23,10 @@ async fn same_end(name: &str, make: fn() -> Bench, change: &impl Fn(&mut Bench),
         change(&mut bench);
         bench
     };
+    same_end_from(name, prepare).await;
+}
+
+async fn same_end_from(name: &str, prepare: impl AsyncFn() -> Bench) {
     let whole = prepare().await;
     whole.run().await;
     let (volumes, group) = (whole.volumes(), whole.group_if_any());
@@ -160,24 +164,54 @@ async fn a_volume_that_joins_converges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_volumes_that_join_before_a_failover_converge() {
+async fn two_volumes_that_join_converge() {
     let join = |b: &mut Bench| {
         b.add_disk("extra", "a", 3);
         b.add_disk("more", "a", 2);
     };
-    same_end_whenever_killed("join twice", join, true).await;
+    same_end_whenever_killed("two join", join, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volume_that_joins_a_group_whose_source_takes_it_back_converges() {
-    let there_and_back = |b: &mut Bench| {
-        b.add_disk("extra", "a", 3);
-        b.desired.volumes.as_mut().unwrap().pop();
-    };
-    // Nothing of it may be left; the policy is what has an effect.
-    let change = |b: &mut Bench| {
-        there_and_back(b);
-        b.desired.policy.interval_millis = 7000;
-    };
-    same_end_whenever_killed("join taken back", change, true).await;
+async fn a_failover_while_a_volume_joins_converges_with_and_without_the_old_primary() {
+    for make in [Bench::new, Bench::cluster] {
+        for returns in [true, false] {
+            let joining = async || {
+                let mut bench = make();
+                bench.run().await;
+                bench.add_disk("extra", "a", 3);
+                *bench.world.unsent.lock().unwrap() = 1 << 19;
+                bench.run().await;
+                bench.order_failover("b");
+                bench.world.machines().get_mut("a").unwrap().up = returns;
+                bench
+            };
+            same_end_from(&format!("left behind, {returns}"), joining).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_taken_back_wherever_the_operator_was_killed_is_whole_in_or_out() {
+    for effects in 1..8 {
+        let half = async || {
+            let mut bench = Bench::cluster();
+            bench.run().await;
+            bench.add_disk("extra", "a", 3);
+            *bench.world.fuse.lock().unwrap() = Some(effects);
+            bench.run().await;
+            *bench.world.fuse.lock().unwrap() = None;
+            bench.desired.volumes.as_mut().unwrap().pop();
+            bench
+        };
+        let bench = half().await;
+        bench.run().await;
+        let members = bench.group().members;
+        let a = bench.world.machines()["a"].clone();
+        let taken_in = a.groups[&bench.desired.group].members.len() == 3;
+        assert_eq!(members.len(), if taken_in { 3 } else { 2 }, "{effects}");
+        assert!(members.iter().all(|m| m.joining.is_none()), "{effects}");
+        let said = bench.volumes().remove(1);
+        assert_eq!(said.ends_with("in None"), !taken_in, "{effects}: {said}");
+    }
 }
