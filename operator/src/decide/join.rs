@@ -83,9 +83,11 @@ pub(super) fn enter(case: &Case<'_>) -> Step {
         ));
     }
     let lacks = |side: &GroupSide| joining.iter().any(|m| !case.has(side, &m.volume));
-    let alone = view.link == LinkState::Solo;
-    // One that was never started begins with all there is.
-    let copy = case.secondary().filter(|s| !alone || s.policy.is_some());
+    let copy = case.secondary().filter(|s| view.link != LinkState::Solo && case.follows(s));
+    let link = copy.and_then(|s| case.observed.nodes.get(&s.node)?.link.clone());
+    let (Some(copy), Some(link)) = (copy, link) else {
+        return Step::wait(format!("a copy that follows, before volume {} can join", first.volume));
+    };
     let mut actions = Vec::new();
     if lacks(primary) {
         match made(case, &joining) {
@@ -93,20 +95,13 @@ pub(super) fn enter(case: &Case<'_>) -> Step {
             Err(words) => return Step::hold(words),
         }
     }
-    if let Some(side) = copy.filter(|s| lacks(s)) {
-        if !case.follows(side) || alone {
-            return Step::wait(format!(
-                "the copy on {} to follow again, before volume {} can join",
-                side.node, first.volume
-            ));
-        }
-        actions.extend(prepare(case, side));
+    if lacks(copy) {
+        actions.extend(prepare(case, copy));
         let order = case.order(Role::Secondary, case.proof(primary), case.members(), false);
-        actions.push(Case::engine(&side.node, Call::Start(order)));
+        actions.push(Case::engine(&copy.node, Call::Start(order)));
     }
     if lacks(primary) {
-        let peer = copy.and_then(|s| case.observed.nodes.get(&s.node)?.link.clone());
-        let order = case.order(Role::Primary, peer, case.members(), true);
+        let order = case.order(Role::Primary, Some(link), case.members(), true);
         actions.push(Case::engine(&primary.node, Call::Start(order)));
     }
     if !actions.is_empty() {

@@ -86,20 +86,14 @@ fn busy(case: &Case<'_>) -> Option<String> {
         return Some("the roll-back to be merged".to_owned());
     }
     match (view.link, case.secondary()) {
-        (LinkState::Solo, None) => None,
-        // It begins with all there is, once it answers.
-        (LinkState::Solo, Some(side)) if side.policy.is_none() => None,
-        (LinkState::Solo, Some(side)) => {
-            Some(format!("the copy on {}, which has a checkpoint, to follow again", side.node))
-        }
         (LinkState::Syncing, _) => Some("the first checkpoint".to_owned()),
         (LinkState::Running | LinkState::Degraded, Some(side)) if case.follows(side) => None,
-        (LinkState::Running | LinkState::Degraded, Some(side)) => {
-            Some(format!("the engine of {}, the secondary, to answer", side.node))
+        // A primary alone takes nothing in: what is new is served beside it, and joins the copy that
+        // follows then.
+        (_, Some(side)) => {
+            Some(format!("the engine of {}, the secondary, to answer and to follow", side.node))
         }
-        (LinkState::Running | LinkState::Degraded, None) => {
-            Some(format!("{primary} to go on alone"))
-        }
+        (_, None) => Some("a copy that follows".to_owned()),
     }
 }
 

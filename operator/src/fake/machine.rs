@@ -163,7 +163,8 @@ fn check_known(held: &Held, start: &Start) -> Result<(), ClientError> {
     // Sizes are compared by the sides.
     let list = |members: &[Member]| members.iter().map(|m| m.volume.clone()).collect::<Vec<_>>();
     let (old, new) = (list(&held.members), list(&start.members));
-    if old == new || (new.starts_with(&old) && same_life(held, start)) {
+    let has_peer = held.role == Role::Secondary || held.peer.is_some();
+    if old == new || (new.starts_with(&old) && same_life(held, start) && has_peer) {
         return Ok(());
     }
     Err(refused(Refusal::Exists, "the group has other volumes: name the same"))
