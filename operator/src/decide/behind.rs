@@ -12,7 +12,7 @@
 //! overwritten. Devices that are open there go on.
 
 use understudy_core::engine::api::{
-    Generation, GroupStatus, LinkState, Policy, Role, Stage, Start, VolumeId,
+    Generation, GroupStatus, LinkState, Member, Policy, Role, Stage, Start, VolumeId,
 };
 use understudy_crds::replication_group::LeftBehind;
 
@@ -32,10 +32,7 @@ pub(super) fn settle(case: &Case<'_>) -> Step {
                 primary.node
             ));
         }
-        let lost = |m: &&&_| {
-            let m: &understudy_core::engine::api::Member = m;
-            !case.has(primary, &m.volume)
-        };
+        let lost = |m: &&&Member| !case.has(primary, &m.volume);
         let lost: Vec<_> = undecided.iter().filter(lost).map(|m| m.volume.to_string()).collect();
         return Step::act(vec![decided(case, &lost)]);
     }
@@ -76,8 +73,7 @@ fn alone(case: &Case<'_>, volume: &VolumeId, node: &str) -> Step {
         return Step::default();
     };
     let Some(replica) = engine.replica(volume) else { return Step::default() };
-    let member =
-        understudy_core::engine::api::Member { volume: volume.clone(), size: replica.size };
+    let member = Member { volume: volume.clone(), size: replica.size };
     let start = |generation| {
         Case::engine(
             node,
@@ -93,10 +89,12 @@ fn alone(case: &Case<'_>, volume: &VolumeId, node: &str) -> Step {
             }),
         )
     };
-    // Where volumes are kept, they say who serves them: before the engine does.
+    // Where volumes are kept, they say who serves them, before the engine does; one without a
+    // generation is being deleted.
     let known = case.observed.volumes.as_ref();
     let found = known.and_then(|k| k.get(volume)).filter(|v| {
         v.spec.group.is_none()
+            && v.generation.is_some()
             && v.spec.node.as_deref() == Some(node)
             && v.spec.pool == Some(engine.pool.to_string())
     });
@@ -121,7 +119,7 @@ fn alone(case: &Case<'_>, volume: &VolumeId, node: &str) -> Step {
     let next =
         Generation { number: old.generation.number.saturating_add(1), id: case.observed.fresh_id };
     let generation = match (found, said) {
-        (Some(found), said) if said.is_none_or(|g| g.number < next.number) => {
+        (Some(found), Some(said)) if said.number < next.number => {
             let mut spec = found.spec.clone();
             spec.generation = Some(next.to_string());
             return Step::act(vec![Action::PutVolume {

@@ -167,6 +167,14 @@ fn check_known(held: &Held, start: &Start) -> Result<(), ClientError> {
     if old == new || (new.starts_with(&old) && same_life(held, start) && has_peer) {
         return Ok(());
     }
+    // A replaced primary lets go of what joined there.
+    let covered = |v: &VolumeId| !held.joining.contains(v);
+    let replaced = held.role == Role::Primary
+        && start.role == Role::Secondary
+        && held.generation.number < start.generation.number;
+    if replaced && old.starts_with(&new) && !old.iter().skip(new.len()).any(covered) {
+        return Ok(());
+    }
     Err(refused(Refusal::Exists, "the group has other volumes: name the same"))
 }
 

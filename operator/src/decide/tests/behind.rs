@@ -55,6 +55,28 @@ async fn a_failover_leaves_behind_what_joins_and_its_node_serves_it_alone_when_i
 }
 
 #[tokio::test]
+async fn a_volume_that_was_left_behind_and_is_being_deleted_is_not_served_again() {
+    let mut bench = Bench::cluster();
+    bench.run().await;
+    bench.add_disk("extra", "a", 3);
+    bench.unsent(HALF);
+    bench.run().await;
+    bench.up("a", false);
+    bench.order_failover("b");
+    bench.run().await;
+    {
+        let mut all = bench.world.volumes.lock().unwrap();
+        let extra = all.as_mut().unwrap().get_mut(&"extra".parse().unwrap()).unwrap();
+        (extra.generation, extra.spec.generation) = (None, None);
+    }
+    bench.up("a", true);
+    bench.run().await;
+    assert_eq!(bench.volume("extra"), "extra on Some(\"a\") at None in None");
+    assert_eq!(bench.at("a", "extra").map(|(group, _)| group), None, "in no group any more");
+    assert_eq!(bench.reason(PROTECTED), "Running", "{}", bench.message(RECONCILED));
+}
+
+#[tokio::test]
 async fn without_a_csi_driver_what_is_left_behind_is_served_alone_too_and_joins_again() {
     let mut bench = Bench::new();
     bench.run().await;
