@@ -117,8 +117,8 @@ pub struct GroupMember {
 
 impl GroupMember {
     /// A volume that checkpoints cover, or will from the first one on.
-    pub fn new(volume: impl ToString, size_bytes: i64) -> Self {
-        Self { volume: volume.to_string(), size_bytes, joining: None }
+    pub fn new(volume: impl Into<String>, size_bytes: i64) -> Self {
+        Self { volume: volume.into(), size_bytes, joining: None }
     }
 }
 

@@ -58,7 +58,7 @@ fn write(
         generation: Generation { number, id: observed.fresh_id }.to_string(),
         members: volumes
             .iter()
-            .map(|v| GroupMember::new(&v.member.volume, signed(v.member.size.0)))
+            .map(|v| GroupMember::new(v.member.volume.as_str(), signed(v.member.size.0)))
             .collect(),
         primary: primary_side,
         // A secondary that does not answer yet joins later; the VM need not wait for it.

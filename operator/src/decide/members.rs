@@ -68,7 +68,8 @@ pub(super) fn take_in(case: &Case<'_>, difference: &Difference<'_>) -> Step {
     }
     Step::act(vec![case.put(|spec| {
         for volume in &difference.joins {
-            let mut member = GroupMember::new(&volume.member.volume, signed(volume.member.size.0));
+            let mut member =
+                GroupMember::new(volume.member.volume.as_str(), signed(volume.member.size.0));
             member.joining = Some(spec.generation.clone());
             spec.left_behind.retain(|l| l.volume != member.volume);
             spec.members.push(member);
