@@ -246,6 +246,8 @@ pub struct GroupStatus {
     pub error: Option<String>,
     /// What consumers may open.
     pub exports: Vec<ExportStatus>,
+    /// Volumes that no checkpoint covers yet: a failover leaves them behind.
+    pub joining: Vec<VolumeId>,
 }
 
 /// What a consumer may open over NBD.

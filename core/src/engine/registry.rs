@@ -306,6 +306,7 @@ fn damaged(name: &GroupId, error: &EngineError) -> GroupStatus {
         frames_applied: 0,
         error: Some(error.message.clone()),
         exports: Vec::new(),
+        joining: Vec::new(),
     }
 }
 

@@ -101,6 +101,7 @@ impl From<GroupStatus> for proto::GroupStatus {
             frames_applied: g.frames_applied,
             error: g.error.unwrap_or_default(),
             exports: g.exports.into_iter().map(Into::into).collect(),
+            joining: g.joining.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -152,6 +153,7 @@ impl TryFrom<proto::GroupStatus> for GroupStatus {
             frames_applied: g.frames_applied,
             error: (!g.error.is_empty()).then_some(g.error),
             exports: g.exports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            joining: g.joining.iter().map(|v| name("joining", v)).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -69,6 +69,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         frames_applied: s.frames.2,
         error: s.error.clone(),
         exports: exports.collect(),
+        joining: Vec::new(),
     }
 }
 
