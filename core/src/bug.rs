@@ -128,6 +128,16 @@ bugs! {
     PositionBeforeFlush,
     /// Opening: after a flush that failed, what only memory holds counts as durable. Was real.
     PoisonForgotten,
+    /// Join: a volume that a begin-epoch names counts as joined before that record is written.
+    JoinedBeforeRecord,
+    /// Join: a begin-epoch names a volume that the peer still lacks something of.
+    JoinsLacking,
+    /// Join: nothing is saved of a volume behind the begin-epoch that names it.
+    JoiningSavesNothing,
+    /// Join: a failover keeps a volume that no record covers.
+    FailoverKeepsJoining,
+    /// Join: a used replica counts as blank where the copy that it joins is. Was real.
+    UsedJoinsAsBlank,
     /// Session: a first record may hold what the primary wrote while solo and has neither flushed nor marked.
     /// Was real.
     FirstRecordUnflushed,

@@ -10,8 +10,12 @@
 //!   Generation   who may write: a number that grows and a random id
 //! ```
 
+mod volume;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use volume::{VolumeCount, VolumeIndex};
 
 /// The unit of copy-before-write, of bitmaps and of the active disk, in bytes.
 ///
@@ -191,17 +195,6 @@ impl ClusterIndex {
     /// The bytes it covers.
     pub fn range(self) -> ByteRange {
         ByteRange { start: self.0 * CLUSTER, end: (self.0 + 1) * CLUSTER }
-    }
-}
-
-/// The place of a volume in its group's member list; what frames and logs name volumes by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct VolumeIndex(pub u16);
-
-impl VolumeIndex {
-    /// As an index into the member list.
-    pub fn get(self) -> usize {
-        usize::from(self.0)
     }
 }
 

@@ -47,6 +47,11 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::CommitUnlocked, 33),
     (Bug::PositionBeforeFlush, 29),
     (Bug::PoisonForgotten, 4382),
+    (Bug::JoinedBeforeRecord, 863),
+    (Bug::JoinsLacking, 26),
+    (Bug::JoiningSavesNothing, 24),
+    (Bug::FailoverKeepsJoining, 6),
+    (Bug::UsedJoinsAsBlank, 53),
     (Bug::FirstRecordUnflushed, 1),
 ];
 

@@ -59,6 +59,11 @@ fn volumes_may_grow_under_load_and_be_cut_off_anywhere_in_it() {
 }
 
 #[test]
+fn volumes_may_join_under_load_and_be_cut_off_anywhere_in_it() {
+    run(Mix::Join, 100);
+}
+
+#[test]
 fn histories_that_once_found_a_defect_find_none() {
     for (mix, seed) in FOUND {
         let result = Case::new(mix, seed).play();

@@ -1,5 +1,5 @@
-//! Every sync point of start, checkpoint, record, failover, commit, resync, return, restart and
-//! expand: the power fails just before and just after it, of one side or of both, and all comes right.
+//! Every sync point of start, checkpoint, record, failover, commit, resync, return, restart,
+//! expand and join: the power fails just before and just after it, of one side or of both, and all comes right.
 //!
 //! `UNDERSTUDY_SEED=n` takes another world, `UNDERSTUDY_CASES=n` so many; `make syncpoints`.
 

@@ -16,6 +16,7 @@ mod adopt;
 mod crash;
 mod expand;
 mod groups;
+mod join;
 mod reopen;
 mod replicas;
 mod restart;

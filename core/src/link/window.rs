@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::frame::{self, Ack, Body, HEADER_LEN};
 use crate::runtime::{Data, Env, Signal, Stream, timeout};
-use crate::units::{CLUSTER, u64_of};
+use crate::units::{CLUSTER, VolumeCount, VolumeIndex, u64_of};
 
 /// The most bytes handed to the stream at once; also what ends a cork early.
 const BATCH: u64 = 128 << 10;
@@ -54,6 +54,8 @@ struct Inner {
     unapplied_cost: Cell<u64>,
     /// What the peer's open undo logs held of `applied`, at its last word.
     undo: Cell<u64>,
+    /// Frames of these volumes cost undo space; those of joining ones do not.
+    saved: Cell<VolumeCount>,
     /// Sent is done: no acknowledgement will come.
     one_way: Cell<bool>,
     urgent: Cell<bool>,
@@ -80,6 +82,7 @@ impl Window {
         let w = Self::default();
         w.0.limit.set(limit);
         w.0.next.set(1);
+        w.0.saved.set(VolumeCount(u16::MAX));
         w
     }
 
@@ -112,20 +115,22 @@ impl Window {
             Body::Write(.., d) | Body::Resync(.., d) => d.len(),
             _ => 0,
         };
-        let cost = match &body {
-            Body::Write(_, r, _)
-            | Body::Resync(_, r, _)
-            | Body::Zeroes(_, r)
-            | Body::Discard(_, r) => r.round_out(CLUSTER).len(),
-            _ => 0,
+        let place = match &body {
+            Body::Write(v, r, _)
+            | Body::Resync(v, r, _)
+            | Body::Zeroes(v, r)
+            | Body::Discard(v, r) => Some((*v, *r)),
+            _ => None,
         };
+        let saved = place.filter(|(v, _)| self.is_saved(*v));
+        let cost = saved.map_or(0, |(_, r)| r.round_out(CLUSTER).len());
         if cost > 0 && !i.one_way.get() {
             i.unapplied.borrow_mut().push_back((sequence, cost));
             i.unapplied_cost.set(i.unapplied_cost.get() + cost);
         }
         // Signs of life and the like take no room: nobody acknowledges them by themselves, and a
         // window that waits to be empty must not wait for them.
-        let bytes = if cost > 0 { u64_of(len + HEADER_LEN) } else { 0 };
+        let bytes = if place.is_some() { u64_of(len + HEADER_LEN) } else { 0 };
         let was_empty = i.unsent.borrow().is_empty();
         i.unsent.borrow_mut().push_back(Queued { sequence, body, bytes });
         i.bytes.set(i.bytes.get() + bytes);
@@ -226,7 +231,17 @@ impl Window {
         self.0.undo.get().saturating_add(self.0.unapplied_cost.get())
     }
 
-    /// Whether the peer has applied everything that was queued.
+    /// From here on the peer saves what frames of these volumes overwrite; of others it does not.
+    pub fn set_saved(&self, volumes: VolumeCount) {
+        self.0.saved.set(volumes);
+    }
+
+    /// Whether frames of a volume cost the peer undo space.
+    pub fn is_saved(&self, volume: VolumeIndex) -> bool {
+        self.0.saved.get().covers(volume)
+    }
+
+    /// Whether the peer has applied everything that was queued and costs it undo space.
     pub fn is_applied(&self) -> bool {
         self.0.unapplied.borrow().is_empty()
     }

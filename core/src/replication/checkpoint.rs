@@ -85,6 +85,7 @@ pub(crate) async fn cut<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
         .update(|s| {
             s.epoch = s.epoch.max(durable);
             s.record = s.record.max(last.epoch);
+            s.joined = peer.leg.joined();
             (s.record_cut, s.record_done, s.record_bytes) = (last.cut, last.done, last.bytes);
         })
         .await?;
@@ -143,7 +144,7 @@ pub(crate) async fn ask<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) -> Resu
                 ASKED_MAX.as_secs(),
                 why.unwrap_or_else(|| format!(
                     "the peer still lacks {} bytes",
-                    peer.leg.missing_bytes()
+                    peer.leg.holding_up()
                 ))
             ),
         ));

@@ -27,7 +27,7 @@ use crate::overlay::{
     Superblock,
 };
 use crate::runtime::{Signal, Wall};
-use crate::units::{ByteRange, Epoch, GROUP_VOLUMES_MAX, Generation, GroupId, Uuid};
+use crate::units::{ByteRange, Epoch, GROUP_VOLUMES_MAX, Generation, GroupId, Uuid, VolumeCount};
 
 /// The volumes that are replicated and checkpointed together, on one engine. Clones are the same.
 pub struct Group<H: Host>(pub(crate) Rc<Inner<H>>);
@@ -49,7 +49,8 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) host: H,
     pub(crate) dir: H::Dir,
     pub(crate) store: Rc<Store<H>>,
-    pub(crate) replicas: Vec<Replica<H>>,
+    /// Those of the members; a failover drops the ones that were still joining.
+    pub(crate) replicas: RefCell<Vec<Rc<Replica<H>>>>,
     pub(crate) logs: Rc<LogFiles<H>>,
     pub(crate) intent: RefCell<Option<Rc<IntentLog<H::Disk>>>>,
     /// The active files of each replica, once opened: a file is locked by whoever has it open.
@@ -126,6 +127,7 @@ impl<H: Host> Group<H> {
             error: false,
             blank,
             anew: false,
+            joined: VolumeCount::of(replicas.len()),
             members,
             active: None,
             undo: Vec::new(),
@@ -175,7 +177,7 @@ impl<H: Host> Group<H> {
             host: host.clone(),
             dir,
             store: Rc::new(Store::new(superblock, state)),
-            replicas,
+            replicas: RefCell::new(replicas.into_iter().map(Rc::new).collect()),
             logs,
             intent: RefCell::default(),
             active_files: RefCell::default(),
@@ -213,6 +215,11 @@ impl<H: Host> Group<H> {
         }
     }
 
+    /// How many volumes it has.
+    pub fn volumes(&self) -> usize {
+        self.state().members.len()
+    }
+
     /// The uuid of each replica, in group order.
     pub fn replica_uuids(&self) -> Vec<Uuid> {
         self.state().members.iter().map(|m| m.uuid).collect()
@@ -233,7 +240,7 @@ impl<H: Host> Group<H> {
     }
 
     pub(crate) fn disks(&self) -> Vec<H::Disk> {
-        self.0.replicas.iter().map(|r| r.disk.clone()).collect()
+        self.0.replicas.borrow().iter().map(|r| r.disk.clone()).collect()
     }
 
     /// The intent log, made if there is none.
@@ -241,7 +248,7 @@ impl<H: Host> Group<H> {
         if let Some(i) = &*self.0.intent.borrow() {
             return Ok(i.clone());
         }
-        let lens: Vec<u64> = self.0.replicas.iter().map(|r| r.disk.len()).collect();
+        let lens: Vec<u64> = self.disks().iter().map(H::Disk::len).collect();
         let name = intent_name(self.state().intent);
         let log = if let Some(file) = self.0.dir.open(&name).await? {
             IntentLog::open(file, &lens).await?
@@ -256,13 +263,24 @@ impl<H: Host> Group<H> {
         Ok(log)
     }
 
+    /// Closes the files of all members behind the first so many: they are of no group any more.
+    pub(crate) fn let_go(&self, members: usize) {
+        self.0.replicas.borrow_mut().truncate(members);
+        if let Some(files) = &mut *self.0.active_files.borrow_mut() {
+            files.truncate(members);
+        }
+        // It has another shape.
+        self.0.intent.take();
+    }
+
     /// The active files, opened once.
     pub(crate) async fn active_files(&self) -> Result<ActiveFiles<H>> {
         if let Some(files) = &*self.0.active_files.borrow() {
             return Ok(files.clone());
         }
         let mut files = Vec::new();
-        for r in &self.0.replicas {
+        let replicas = self.0.replicas.borrow().clone();
+        for r in &replicas {
             files.push(r.actives().await?);
         }
         *self.0.active_files.borrow_mut() = Some(files.clone());

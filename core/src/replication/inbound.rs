@@ -7,7 +7,7 @@ use super::primary::Payload;
 use super::secondary::Secondary;
 use super::staging::{Item, Staged};
 use crate::disk::{Error, ErrorKind, Host, Result};
-use crate::units::{BUF_PIECE, ByteRange, Epoch, VolumeIndex, usize_of};
+use crate::units::{BUF_PIECE, ByteRange, Epoch, VolumeCount, VolumeIndex, usize_of};
 
 impl<H: Host> Secondary<H> {
     /// The number of a frame that came by no link.
@@ -53,9 +53,10 @@ impl<H: Host> Secondary<H> {
 /// An inbound writer's epoch ends here: everything that it was told is done is in it.
 pub(crate) async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<Epoch> {
     let next = s.open_epoch.get().next();
+    let all = VolumeCount::of(s.volumes.len());
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
-    let begin = Staged::new(sequence, Item::BeginEpoch(next, s.host.wall()), Some(done));
+    let begin = Staged::new(sequence, Item::BeginEpoch(next, s.host.wall(), all), Some(done));
     s.staging.push(begin, || false).await;
     wait.await.map_err(|_| {
         Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")

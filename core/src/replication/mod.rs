@@ -29,6 +29,7 @@ mod checkpoint;
 mod counters;
 mod forwarding;
 mod group;
+mod hello;
 mod inbound;
 mod leg;
 mod local;

@@ -15,7 +15,7 @@ use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::link::frame::Body;
 use crate::overlay::{ActiveId, Bitmap, Role, Stage, UndoLog};
 use crate::runtime::Wall;
-use crate::units::{Epoch, Uuid};
+use crate::units::{Epoch, Uuid, VolumeCount};
 
 /// More open logs than this, and the frames of the next epoch wait for the record.
 const LOGS_OVERLAPPED: usize = 8;
@@ -43,6 +43,7 @@ pub(crate) async fn begin_epoch<H: Host>(
     s: &Rc<Secondary<H>>,
     next: Epoch,
     cut: Wall,
+    covers: VolumeCount,
 ) -> Result<()> {
     if next.0 > s.open_epoch.get().0.saturating_add(EPOCHS_AHEAD_MAX) {
         return Err(Error::own(
@@ -56,13 +57,22 @@ pub(crate) async fn begin_epoch<H: Host>(
             format!("begin-epoch {next}, but epoch {} is open already", s.open_epoch.get()),
         ));
     }
+    check_covers(s, covers)?;
     // The primary begins an epoch only after the record of the last one: there is nothing to wait
     // for, unless a session was lost in between.
     s.changed.wait_until(|| !s.recording.get()).await;
     let closed = next.previous();
     let bytes = s.epoch_bytes.replace(0);
     s.open_epoch.set(next);
-    s.saving.set(s.saving.get() || !bug(Bug::FreshSavesNothing));
+    // Behind this frame everything is saved of the volumes that it names, though the record that
+    // covers them is not written yet: a failover may land on it from the moment that it is.
+    let is_first = s.saving.get() == VolumeCount::default();
+    if !bug(if is_first { Bug::FreshSavesNothing } else { Bug::JoiningSavesNothing }) {
+        s.saving.set(s.saving.get().max(covers));
+    }
+    if bug(Bug::JoinedBeforeRecord) {
+        s.store.update(|g| g.joined = covers).await?;
+    }
     if !bug(Bug::BatchOverTwoEpochs) {
         *s.claimed.borrow_mut() = vec![Bitmap::new(); s.volumes.len()];
         *s.log.borrow_mut() = None;
@@ -70,7 +80,7 @@ pub(crate) async fn begin_epoch<H: Host>(
     s.recording.set(true);
     let s2 = s.clone();
     let task = s.host.spawn("record", async move {
-        let r = record(&s2, closed, cut, bytes).await;
+        let r = record(&s2, closed, covers, cut, bytes).await;
         s2.recording.set(false);
         match r {
             Ok(()) => {
@@ -89,8 +99,32 @@ pub(crate) async fn begin_epoch<H: Host>(
     Ok(())
 }
 
+/// A checkpoint covers what the one before it covered, and maybe more of what has joined since.
+fn check_covers<H: Host>(s: &Secondary<H>, covers: VolumeCount) -> Result<()> {
+    let g = s.store.state();
+    let least = if g.record == Epoch::NONE { VolumeCount(1) } else { g.joined };
+    if covers < least || covers.get() > s.volumes.len() {
+        return Err(Error::own(
+            ErrorKind::Invalid,
+            format!(
+                "begin-epoch covers {} volumes, and {} to {} are expected",
+                covers.0,
+                least.0,
+                s.volumes.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// Writes record `closed`: from here on every failover lands on it or on a newer one.
-async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: u64) -> Result<()> {
+async fn record<H: Host>(
+    s: &Rc<Secondary<H>>,
+    closed: Epoch,
+    covers: VolumeCount,
+    cut: Wall,
+    bytes: u64,
+) -> Result<()> {
     if !bug(Bug::RecordBeforeFlush) {
         flush_disks(s).await?;
     }
@@ -117,6 +151,7 @@ async fn record<H: Host>(s: &Rc<Secondary<H>>, closed: Epoch, cut: Wall, bytes: 
         .store
         .update(|g| {
             g.record = closed;
+            g.joined = covers;
             g.epoch = g.epoch.max(closed.next());
             (g.record_cut, g.record_done, g.record_bytes) = (cut, done, bytes);
             g.active = Some(ActiveId { id, generation: g.generation, checkpoint: closed });

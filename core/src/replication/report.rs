@@ -3,7 +3,7 @@
 use super::group::{Group, Part};
 use super::status::{Checkpoint, GroupStatus, Limits, LinkState};
 use crate::disk::Host;
-use crate::units::Epoch;
+use crate::units::{Epoch, VolumeCount};
 
 impl<H: Host> Group<H> {
     /// Its state now.
@@ -26,6 +26,8 @@ impl<H: Host> Group<H> {
                 active: s.policy.active_limit,
             },
             counts: self.0.counters.now(),
+            volumes: VolumeCount::of(s.members.len()),
+            joined: s.joined,
             intent_syncs: self.0.intent.borrow().as_ref().map_or(0, |i| i.commits()),
             ..GroupStatus::default()
         };
@@ -37,7 +39,12 @@ impl<H: Host> Group<H> {
                 if let Some(q) = promoted {
                     out.commit = q.progress();
                 }
-                let Some(peer) = &*p.peer.borrow() else { return out };
+                let Some(peer) = &*p.peer.borrow() else {
+                    // Without a peer there is nothing to join.
+                    out.joined = out.volumes;
+                    return out;
+                };
+                out.joined = peer.leg.joined();
                 out.undo = peer.leg.peer_undo();
                 out.epoch = peer.leg.open_epoch();
                 out.checkpoint = peer.last.get();
@@ -65,7 +72,10 @@ impl<H: Host> Group<H> {
                     out.window = w.bytes();
                     out.frames = (w.last_queued(), w.acknowledged(), w.applied());
                 }
-                out.link = if peer.leg.promotable.get() && out.missing == 0 && peer.leg.is_up() {
+                out.link = if peer.leg.promotable.get()
+                    && peer.leg.holding_up() == 0
+                    && peer.leg.is_up()
+                {
                     LinkState::Running
                 } else if !peer.leg.promotable.get() && peer.leg.is_up() {
                     LinkState::Syncing

@@ -4,6 +4,9 @@
 //!   adopt   new directory: superblock (role, generation, members, what each carries) ─► published
 //!           or one write of the old superblock: the same, and the next intent log
 //!   leave   one write of the superblock: without the member, and the next intent log
+//!   join    a group with a peer, secondary first ─► intent-N+1 with the marks of intent-N, and all of
+//!           what joins ─► one write of the superblock: more members behind the others, intent-N+1
+//!   let_go  what was joining at a replaced primary ─► one write: without it, and the next intent log
 //!   grow    the label is larger than the superblock says ─► intent-N+1 with the marks of intent-N
 //!           ─► one write of the superblock: new sizes, intent-N+1
 //! ```
@@ -12,13 +15,16 @@
 //! count any more go when the group is opened.
 
 use super::group::intent_name;
+use crate::bug::{Bug, bug};
 use crate::disk::{Dir, Error, ErrorKind, Host, Result, Space};
 use crate::overlay::{
     CommitPosition, GroupState, HISTORY_MAX, IntentLog, Member, Policy, Role, SUPERBLOCK_LEN,
     Stage, Superblock,
 };
 use crate::runtime::Wall;
-use crate::units::{CLUSTER, Epoch, Generation, GroupId, Uuid, VolumeId, VolumeIndex};
+use crate::units::{
+    ByteRange, CLUSTER, Epoch, Generation, GroupId, Uuid, VolumeCount, VolumeId, VolumeIndex,
+};
 
 use super::replica::Replica;
 
@@ -100,6 +106,7 @@ pub async fn create_over<D: Dir>(dir: &D, over: TakeOver) -> Result<()> {
         error: false,
         blank: false,
         anew: false,
+        joined: VolumeCount::of(members.len()),
         members,
         active: None,
         undo: Vec::new(),
@@ -117,6 +124,7 @@ pub async fn rewrite_over<D: Dir>(dir: &D, over: TakeOver) -> Result<()> {
     super::operate::set_generation(&mut state.generation, &mut state.history, over.generation);
     alone(&mut state);
     state.members = over.members;
+    state.all_joined();
     state.policy = over.policy;
     dir.remove(&intent_name(state.intent)).await?;
     superblock.write(&state).await
@@ -139,6 +147,95 @@ pub async fn leave<D: Dir>(dir: &D, leaving: &[VolumeId]) -> Result<Vec<VolumeId
     Ok(left)
 }
 
+/// Gives a group with a peer more members, behind those that it has. They are joining until a record
+/// covers them: the primary counts all of them as missing, the secondary saves nothing of them.
+pub async fn join<D: Dir>(dir: &D, joining: Vec<Member>) -> Result<()> {
+    let (superblock, state) = open(dir).await?;
+    check_joinable(&state).map_err(|why| Error::own(ErrorKind::NotPermitted, why))?;
+    let known = |m: &Member| state.members.iter().any(|old| old.volume == m.volume);
+    let joining: Vec<_> = joining.into_iter().filter(|m| !known(m)).collect();
+    if joining.is_empty() {
+        return Ok(());
+    }
+    let mut next = state.clone();
+    next.members.extend(joining);
+    // Of these replicas it is not known.
+    next.blank &= bug(Bug::UsedJoinsAsBlank);
+    if state.role == Role::Secondary && state.record == Epoch::NONE {
+        // Nothing is covered yet, so the first record covers all. A primary asks the secondary.
+        next.all_joined();
+    }
+    next.intent = next_intent(dir, &state, &next.members).await?;
+    superblock.write(&next).await
+}
+
+/// Whether volumes can join a group that has a peer; says why not.
+pub fn check_joinable(s: &GroupState) -> std::result::Result<(), String> {
+    let why = match (s.role, s.stage, &s.peer_address) {
+        _ if s.inbound => {
+            "takes writes from an NBD client, which would end with an error: stop it first"
+        }
+        (Role::Secondary, Stage::Running, _) | (Role::Primary, Stage::Running, Some(_)) => {
+            return Ok(());
+        }
+        (_, Stage::Failover, _) => {
+            "still merges the roll-back of its promotion: try again when its stage is Done"
+        }
+        (_, Stage::FailoverFailed, _) => {
+            "could not merge the roll-back of its promotion: ask for the failover again first"
+        }
+        _ => "does not run with a peer: start it with all its volumes",
+    };
+    Err(format!("group {} {why}", s.group))
+}
+
+/// Takes out of a replaced primary what was joining there and is not in the group that replaced it:
+/// these replicas stay as they are, in no group, for nobody else has what they hold.
+pub async fn let_go<D: Dir>(dir: &D, left: usize) -> Result<()> {
+    let (superblock, state) = open(dir).await?;
+    if state.members.len() <= left {
+        return Ok(());
+    }
+    if state.joined.get() > left || left == 0 {
+        let text = format!(
+            "group {} can't go on with {left} volumes: its checkpoint covers {}",
+            state.group,
+            state.joined.get()
+        );
+        return Err(Error::own(ErrorKind::NotPermitted, text));
+    }
+    let mut next = state.clone();
+    next.members.truncate(left);
+    next.joined = next.joined.min(VolumeCount::of(left));
+    next.intent = next_intent(dir, &state, &next.members).await?;
+    superblock.write(&next).await
+}
+
+/// Writes the intent log for these members: the marks of the one that counts, and all of those that it
+/// does not know. Says its number; a group that has none needs none.
+async fn next_intent<D: Dir>(dir: &D, state: &GroupState, members: &[Member]) -> Result<u32> {
+    let Some(file) = dir.open(&intent_name(state.intent)).await? else { return Ok(state.intent) };
+    let lens = |of: &[Member]| of.iter().map(|m| padded(m.size)).collect::<Vec<u64>>();
+    let (old, new) = (lens(&state.members), lens(members));
+    let marks = IntentLog::open(file, &old).await?;
+    let number = state.intent.wrapping_add(1);
+    let name = intent_name(number);
+    dir.remove(&name).await?;
+    let len = IntentLog::<D::Disk>::file_len(&new);
+    let next = IntentLog::create(dir.create(&name, len, Space::Written).await?, &new).await?;
+    for (i, v) in (0..).map(VolumeIndex).take(new.len()).enumerate() {
+        let all = |len: &u64| vec![ByteRange::new(0, *len)];
+        let ranges =
+            if i < old.len() { marks.marked(v) } else { new.get(i).map(all).unwrap_or_default() };
+        next.mark_many(v, ranges).await?;
+    }
+    Ok(number)
+}
+
+fn padded(size: u64) -> u64 {
+    size.next_multiple_of(CLUSTER)
+}
+
 /// What is said of volumes by their number in the group no longer holds.
 fn alone(state: &mut GroupState) {
     state.stage = Stage::Running;
@@ -146,6 +243,7 @@ fn alone(state: &mut GroupState) {
     state.undo.clear();
     state.active = None;
     state.commit = CommitPosition::default();
+    state.all_joined();
     state.intent = state.intent.wrapping_add(1);
 }
 
@@ -162,7 +260,6 @@ pub(super) async fn grow<H: Host>(
         // Other replicas than it names, or nothing to do: whoever opens it looks on.
         return Ok(());
     }
-    let padded = |size: u64| size.next_multiple_of(CLUSTER);
     let old: Vec<u64> = state.members.iter().map(|m| padded(m.size)).collect();
     let new: Vec<u64> = replicas.iter().map(|r| padded(r.label.size)).collect();
     let mut next = state.clone();

@@ -81,13 +81,12 @@ impl<H: Host> Group<H> {
             Error::own(ErrorKind::Corrupt, format!("peer address: {e}"))
         })?;
         let intent = self.intent().await?;
+        let lens: Vec<u64> = self.disks().iter().map(Disk::len).collect();
         let mut missing = vec![Bitmap::new(); p.volumes.len()];
         if !anew {
             for (i, m) in missing.iter_mut().enumerate() {
                 for r in intent.marked(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))) {
-                    m.set(
-                        r.intersect(crate::units::ByteRange::new(0, self.0.replicas[i].disk.len())),
-                    );
+                    m.set(r.intersect(crate::units::ByteRange::new(0, lens[i])));
                 }
             }
         }
@@ -101,8 +100,8 @@ impl<H: Host> Group<H> {
             };
             (s.epoch, if anew { Checkpoint::default() } else { last }, s.policy.clone())
         };
-        let lens = self.0.replicas.iter().map(|r| r.disk.len()).collect();
         let leg = Leg::new(&self.0.host, epoch, lens, missing, &policy, self.0.counters.clone());
+        leg.set_joined(self.state().joined);
         *p.policy.borrow_mut() = policy;
         let peer = Peer::new(leg, intent, last);
         let spawn =
@@ -171,7 +170,7 @@ impl<H: Host> Group<H> {
             counters: self.0.counters.clone(),
             chain,
             log: RefCell::default(),
-            saving: Cell::new(record != Epoch::NONE),
+            saving: Cell::default(),
             open_epoch: Cell::new(open),
             staging: super::staging::Staging::new(self.state().policy.window),
             progress: RefCell::default(),
@@ -210,9 +209,9 @@ impl<H: Host> Group<H> {
         id: Uuid,
     ) -> Result<Vec<Active<H::Disk>>> {
         let mut actives = Vec::new();
-        for (slot, r) in slots.iter().zip(&self.0.replicas) {
+        for (slot, disk) in slots.iter().zip(self.disks()) {
             let (data, map) = slot[slot_of(id)].clone();
-            actives.push(Active::open(data, map, id, r.disk.len()).await?);
+            actives.push(Active::open(data, map, id, disk.len()).await?);
         }
         Ok(actives)
     }
@@ -257,7 +256,7 @@ impl<H: Host> Group<H> {
 
     /// Makes a promoted replica the primary, and merges in the background.
     pub(crate) fn serve_promoted(&self, promoted: Rc<Promoted<H>>) {
-        let locals = (0..self.0.replicas.len())
+        let locals = (0..self.disks().len())
             .map(|i| {
                 Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))
             })

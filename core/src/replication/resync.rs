@@ -98,9 +98,10 @@ async fn pass<H: Host>(
             && steps.len() < if alone { 1 } else { STEPS_MAX }
             && under_way < UNDER_WAY_MAX
             && *unsettled < p.host.resync_settle()
-            && peer.leg.is_up();
+            && peer.leg.is_up()
+            && peer.leg.is_its_turn(v);
         let next = may_start
-            .then(|| peer.leg.next_missing(v, from, peer.leg.resync_step(STEP)))
+            .then(|| peer.leg.next_missing(v, from, peer.leg.resync_step(v, STEP)))
             .flatten();
         let (floor, ceiling) = {
             let policy = p.policy.borrow();

@@ -23,7 +23,7 @@ use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, Bitmap, Chain, RangeLock, UndoLog};
 use crate::runtime::{Signal, Task};
-use crate::units::{ByteRange, CLUSTER, Epoch, VolumeIndex};
+use crate::units::{ByteRange, CLUSTER, Epoch, VolumeCount, VolumeIndex};
 
 /// The secondary's role in a group.
 pub(crate) struct Secondary<H: Host> {
@@ -38,8 +38,8 @@ pub(crate) struct Secondary<H: Host> {
     pub(crate) log: RefCell<Option<UndoLog<H::Disk>>>,
     /// Per volume: the clusters of the open epoch that are saved, or about to be.
     pub(crate) claimed: RefCell<Vec<Bitmap>>,
-    /// Whether old content is saved at all: from the first begin-epoch on.
-    pub(crate) saving: Cell<bool>,
+    /// Of so many volumes old content is saved: of each from the first begin-epoch that names it on.
+    pub(crate) saving: Cell<VolumeCount>,
     pub(crate) open_epoch: Cell<Epoch>,
     pub(crate) staging: Staging,
     /// Batches that are not applied, or that one before them is not, in stream order.
@@ -158,7 +158,12 @@ impl<H: Host> Secondary<H> {
         if self.store.state().record == Epoch::NONE {
             return Ok(());
         }
-        self.store.update(|g| g.record = Epoch::NONE).await?;
+        self.store
+            .update(|g| {
+                g.record = Epoch::NONE;
+                g.all_joined();
+            })
+            .await?;
         let point = self.chain.point();
         let same = (0..self.volumes.len())
             .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
@@ -166,22 +171,23 @@ impl<H: Host> Secondary<H> {
         self.chain.complete(self.open_epoch.get(), same);
         *self.log.borrow_mut() = None;
         *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
-        self.saving.set(false);
+        self.saving.set(VolumeCount::default());
         self.last.set(super::status::Checkpoint::default());
         Ok(())
     }
 
     /// Makes what these replicas have beyond the primary's end zeroes, so that both sides agree on it
-    /// once the primary grows. Behind a record that is so already: nobody writes there.
+    /// once the primary grows. Of a volume that a record covers that is so already: nobody writes there.
     pub(crate) async fn clear_overhang(&self, primary: &crate::link::frame::Hello) -> Result<()> {
-        let (record, blank) = {
+        let covered = {
             let s = self.store.state();
-            (s.record, s.blank)
+            let is_known = s.record != Epoch::NONE;
+            if s.blank && !is_known {
+                return Ok(());
+            }
+            if is_known { s.joined.get() } else { 0 }
         };
-        if record != Epoch::NONE || blank {
-            return Ok(());
-        }
-        for (volume, (_, size)) in self.volumes.iter().zip(&primary.members) {
+        for (volume, (_, size)) in self.volumes.iter().zip(&primary.members).skip(covered) {
             let (from, end) = (size.next_multiple_of(CLUSTER), volume.disk.len());
             if from < end {
                 volume.disk.write_zeroes(ByteRange::new(from, end), true).await?;
@@ -197,7 +203,15 @@ impl<H: Host> Secondary<H> {
         for log in self.chain.logs() {
             log.set_epoch(epoch);
         }
+        // What a begin-epoch named whose record never came is still joining.
+        self.saving.set(self.covered());
         self.claim_logs();
+    }
+
+    /// The volumes that the last record covers; none without a record.
+    pub(crate) fn covered(&self) -> VolumeCount {
+        let s = self.store.state();
+        if s.record == Epoch::NONE { VolumeCount::default() } else { s.joined }
     }
 
     /// What the open epoch's logs hold is saved.

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::group::Group;
+use super::hello::{check_epochs, check_hello, check_members, check_sizes};
 use super::secondary::Secondary;
-use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX, check_epochs, check_hello, check_sizes};
+use super::session::{HEARTBEAT, HELLO_LIMIT, SILENCE_MAX};
 use super::staging::{Item, Staged};
 use crate::bug::{Bug, bug};
 use crate::disk::Host;
@@ -74,6 +75,7 @@ async fn talk<H: Host>(
         ))
     })?;
     check_hello(&hello(&s), &theirs).map_err(LinkError::Own)?;
+    check_members(&theirs, &hello(&s)).map_err(LinkError::Own)?;
     check_sizes(&theirs, &hello(&s)).map_err(LinkError::Own)?;
     check_epochs(&hello(&s), &theirs).map_err(LinkError::Own)?;
     if s.store.state().inbound {
@@ -118,6 +120,7 @@ fn hello<H: Host>(s: &Secondary<H>) -> Hello {
         blank: g.blank,
         anew: g.anew,
         members: g.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
+        joined: g.joined,
     }
 }
 
@@ -212,7 +215,7 @@ async fn receive<H: Host>(
             Body::Zeroes(volume, range) => Some(Item::Zero { volume, range, punch: false }),
             Body::Discard(volume, range) => Some(Item::Zero { volume, range, punch: true }),
             Body::Flush => Some(Item::Flush),
-            Body::BeginEpoch(e, cut) => Some(Item::BeginEpoch(e, cut)),
+            Body::BeginEpoch(e, cut, covers) => Some(Item::BeginEpoch(e, cut, covers)),
             Body::Stop(e) => Some(Item::Stop(e)),
             Body::Status => None,
             Body::Error(t) => return Err(LinkError::Peer(t)),

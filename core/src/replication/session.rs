@@ -9,6 +9,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::hello::{check_epochs, check_hello, check_members, check_record, check_sizes};
 use super::peer::Peer;
 use super::primary::Primary;
 use crate::bug::{Bug, bug};
@@ -17,7 +18,7 @@ use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
 use crate::overlay::UndoFull;
 use crate::runtime::{Address, Stream, Task, timeout};
-use crate::units::Epoch;
+use crate::units::{Epoch, VolumeCount};
 
 /// How long connecting and each hello may take.
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(5);
@@ -107,6 +108,7 @@ async fn talk<H: Host>(
         theirs.record = theirs.record.min(peer.last.get().epoch);
     }
     check_hello(&ours, &theirs).map_err(LinkError::Own)?;
+    check_members(&ours, &theirs).map_err(LinkError::Own)?;
     check_sizes(&ours, &theirs).map_err(LinkError::Own)?;
     check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
@@ -119,17 +121,21 @@ async fn talk<H: Host>(
     if theirs.record == Epoch::NONE && is_unknown(p, peer, &theirs) {
         lacks_all(p, peer, theirs.blank).await?;
     }
+    // What its record covers is decided over there; without a record the first one covers all.
+    let all = VolumeCount::of(p.volumes.len());
+    let joined = if theirs.record == Epoch::NONE { all } else { theirs.joined.min(all) };
     // It may be forgotten that nothing was known: what is missing stands in the intent log.
     p.store
         .update(|s| {
             s.epoch = s.epoch.max(open);
             s.anew = false;
+            s.joined = joined;
         })
         .await
         .map_err(|e| LinkError::Own(format!("superblock: {e}")))?;
     peer.flushed.set(0);
     peer.is_dropping.set(false);
-    peer.leg.session_up(window.clone(), open, theirs.record);
+    peer.leg.session_up(window.clone(), open, theirs.record, joined);
     *peer.trouble.borrow_mut() = None;
     settle(p, peer, None);
     if theirs.record > peer.last.get().epoch && peer.leg.is_single() {
@@ -162,83 +168,8 @@ fn hello<H: Host>(p: &Primary<H>, peer: &Peer<H>) -> Hello {
         blank: false,
         anew: s.anew,
         members: s.members.iter().map(|m| (m.volume.clone(), m.size)).collect(),
+        joined: peer.leg.joined(),
     }
-}
-
-/// Whether two ends belong together; says what does not fit.
-pub(crate) fn check_hello(ours: &Hello, theirs: &Hello) -> Result<(), String> {
-    if ours.group != theirs.group {
-        return Err(format!("the peer serves group {}, this is {}", theirs.group, ours.group));
-    }
-    if ours.generation != theirs.generation {
-        return Err(format!(
-            "group {}: the peer is of generation {}, this side of {}; start both with the same",
-            ours.group, theirs.generation, ours.generation
-        ));
-    }
-    if ours.pool == theirs.pool {
-        return Err(format!(
-            "group {}: the peer address leads back to this very engine",
-            ours.group
-        ));
-    }
-    let names = |h: &Hello| h.members.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
-    if names(ours) != names(theirs) {
-        let of = |h: &Hello| {
-            h.members.iter().map(|(n, s)| format!("{n} ({s} bytes)")).collect::<Vec<_>>().join(", ")
-        };
-        return Err(format!(
-            "group {}: the volumes differ; the peer has {}, this side {}",
-            ours.group,
-            of(theirs),
-            of(ours)
-        ));
-    }
-    Ok(())
-}
-
-/// Whether all that the primary may write fits on the secondary; says what does not. A secondary
-/// may be larger, for it is expanded first: what it has beyond the primary's end reads as zeroes.
-pub(crate) fn check_sizes(primary: &Hello, secondary: &Hello) -> Result<(), String> {
-    let pairs = primary.members.iter().zip(&secondary.members);
-    for ((volume, has), (_, fits)) in pairs {
-        if has > fits {
-            return Err(format!(
-                "group {}: volume {volume} has {has} bytes on the primary and only {fits} on the secondary: expand the secondary's replica first",
-                primary.group
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the other side's numbers can be true; says what is wrong with them.
-pub(crate) fn check_epochs(ours: &Hello, theirs: &Hello) -> Result<(), String> {
-    if theirs.epoch.0 > ours.epoch.0.saturating_add(super::record::EPOCHS_AHEAD_MAX) {
-        return Err(format!(
-            "the peer says epoch {}, absurdly far ahead of {}",
-            theirs.epoch, ours.epoch
-        ));
-    }
-    if theirs.record != Epoch::NONE && theirs.record >= theirs.epoch {
-        return Err(format!(
-            "the peer says record {} of the open epoch {}",
-            theirs.record, theirs.epoch
-        ));
-    }
-    Ok(())
-}
-
-/// A peer that is behind what was complete there holds an older copy: the marks here say nothing
-/// about what it lacks. One with no checkpoint at all gets everything anew.
-fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String> {
-    if theirs == Epoch::NONE || theirs >= reported {
-        return Ok(());
-    }
-    Err(format!(
-        "the peer says checkpoint {theirs}, but {reported} was complete there: its pool is an older \
-         copy. Delete its replica, so that it gets everything anew"
-    ))
 }
 
 /// Whether nothing is known of what a peer without a checkpoint holds: of the first hello, of a replica
@@ -369,19 +300,5 @@ pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<E
         p.completed(peer, done);
     } else if bug(Bug::IntentBeforeFlush) {
         peer.sweep_intent(p.host.now());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::check_record;
-    use crate::units::Epoch;
-
-    #[test]
-    fn a_peer_that_went_back_behind_a_complete_checkpoint_is_refused() {
-        assert!(check_record(Epoch(4), Epoch(5)).unwrap_err().contains("older"));
-        for theirs in [Epoch::NONE, Epoch(5), Epoch(6)] {
-            assert_eq!(check_record(theirs, Epoch(5)), Ok(()));
-        }
     }
 }

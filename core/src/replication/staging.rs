@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::disk::Result;
 use crate::runtime::{Data, Signal, Wall};
-use crate::units::{ByteRange, Epoch, VolumeIndex, u64_of};
+use crate::units::{ByteRange, Epoch, VolumeCount, VolumeIndex, u64_of};
 
 /// The most bytes of frames that wait to be applied.
 const STAGING_MAX: u64 = 8 << 20;
@@ -44,7 +44,7 @@ pub(crate) enum Item {
     /// A resync write of what was there already.
     Spared,
     Flush,
-    BeginEpoch(Epoch, Wall),
+    BeginEpoch(Epoch, Wall, VolumeCount),
     Stop(Epoch),
 }
 

@@ -3,7 +3,7 @@
 use super::counters::Counts;
 use crate::overlay::{Role, Stage};
 use crate::runtime::Wall;
-use crate::units::{Epoch, Generation, GroupId, VolumeId};
+use crate::units::{Epoch, Generation, GroupId, VolumeCount, VolumeId};
 
 /// How it stands with the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,6 +45,10 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// The last complete checkpoint that is known here.
     pub checkpoint: Checkpoint,
+    /// How many volumes it has.
+    pub volumes: VolumeCount,
+    /// How many of its volumes, from the first, the checkpoint covers: the others are joining.
+    pub joined: VolumeCount,
     /// Written and not covered by a checkpoint, in bytes; an upper bound.
     pub at_risk: u64,
     /// Of these: what the peer still lacks.

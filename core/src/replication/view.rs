@@ -17,6 +17,10 @@ use crate::units::{
     BUF_PIECE, ByteOffset, ByteRange, CLUSTER, Epoch, VolumeIndex, u64_of, usize_of,
 };
 
+/// Why there is no view of a volume.
+pub(super) const JOINING: &str =
+    "this volume is joining its group: no checkpoint covers it yet, so there is no view of it";
+
 /// A checkpoint that a consumer's request began at; its logs and active stay while this lives.
 struct Hold<H: Host> {
     point: Point<H::Disk>,
@@ -52,7 +56,7 @@ impl<H: Host> Drop for Reserved<H> {
 }
 
 impl<H: Host> Secondary<H> {
-    fn hold(self: &Rc<Self>) -> Result<Hold<H>> {
+    fn hold(self: &Rc<Self>, v: VolumeIndex) -> Result<Hold<H>> {
         if self.ended.get() {
             return Err(Error::own(
                 ErrorKind::Stale,
@@ -65,6 +69,9 @@ impl<H: Host> Secondary<H> {
                 ErrorKind::NotPermitted,
                 "there is no checkpoint yet, so there is no view",
             ));
+        }
+        if !self.covered().covers(v) {
+            return Err(Error::own(ErrorKind::NotPermitted, JOINING));
         }
         let slot = super::slot_of(self.active_id());
         let mut holders = self.holders.get();
@@ -80,7 +87,7 @@ impl<H: Host> Secondary<H> {
         at: ByteOffset,
         buf: Buf,
     ) -> (Buf, Result<()>) {
-        let (hold, disk) = match self.hold().and_then(|h| Ok((h, self.volume(v)?.disk.clone()))) {
+        let (hold, disk) = match self.hold(v).and_then(|h| Ok((h, self.volume(v)?.disk.clone()))) {
             Ok(both) => both,
             Err(e) => return (buf, Err(e)),
         };
@@ -125,7 +132,7 @@ impl<H: Host> Secondary<H> {
 
     /// Makes a consumer's own writes durable.
     pub(crate) async fn view_flush(self: Rc<Self>, v: VolumeIndex) -> Result<()> {
-        let hold = self.hold()?;
+        let hold = self.hold(v)?;
         hold.point.active(v).flush().await
     }
 
@@ -176,7 +183,7 @@ impl<H: Host> Secondary<H> {
             self.changed.wait_until(|| !self.keeps_active.get()).await;
             self.consumer_writes.set(self.consumer_writes.get() + 1);
             let writing = Writing(self.clone());
-            let hold = self.hold()?;
+            let hold = self.hold(v)?;
             let _room = self.reserve(&hold.point, v, range, data.is_some())?;
             let written = change_at(&hold.point, v, volume, range, data.clone()).await;
             let is_current = hold.point.is_current();

@@ -17,7 +17,7 @@ use understudy_core::link::frame::{
 use understudy_core::link::{Connection, LinkError};
 use understudy_core::runtime::{Buf, Data, Wall};
 use understudy_core::units::{
-    ByteRange, Epoch, GROUP_VOLUMES_MAX, Generation, Uuid, VolumeIndex, u64_of,
+    ByteRange, Epoch, GROUP_VOLUMES_MAX, Generation, Uuid, VolumeCount, VolumeIndex, u64_of,
 };
 
 use super::input::{Input, Script};
@@ -69,6 +69,7 @@ fn hello() -> Hello {
         blank: true,
         anew: false,
         members: vec![("a".parse().unwrap(), 512), ("b".parse().unwrap(), 1024)],
+        joined: VolumeCount(2),
     }
 }
 
@@ -219,7 +220,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         Body::Zeroes(v, r),
         Body::Discard(v, r),
         Body::Flush,
-        Body::BeginEpoch(Epoch(8), Wall(Duration::from_hours(490_000))),
+        Body::BeginEpoch(Epoch(8), Wall(Duration::from_hours(490_000)), VolumeCount(1)),
         Body::Ack(understudy_core::link::frame::Ack { received: 5, applied: 4, undo: 3 }),
         Body::Resync(v, r, Data::copy_of(&[8; 64])),
         Body::Record(Epoch(7)),

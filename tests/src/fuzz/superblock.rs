@@ -11,7 +11,7 @@ use understudy_core::overlay::{
     Superblock,
 };
 use understudy_core::runtime::Wall;
-use understudy_core::units::{ByteOffset, Epoch, Generation, Uuid, VolumeIndex};
+use understudy_core::units::{ByteOffset, Epoch, Generation, Uuid, VolumeCount, VolumeIndex};
 
 use super::input::{Input, Script};
 use super::seal::{patch, rot, seal};
@@ -49,6 +49,7 @@ fn sample(epoch: u64) -> GroupState {
             sessions: Sessions { issued: 8, let_in: 7, bound: generation(2) },
             ..Member::new("pvc-1".parse().unwrap(), Uuid(5), 1 << 30)
         }],
+        joined: VolumeCount(1),
         active: Some(ActiveId { id: Uuid(6), generation: generation(3), checkpoint: Epoch(2) }),
         undo: vec![Uuid(10), Uuid(11)],
         commit: CommitPosition { volume: VolumeIndex(0), offset: ByteOffset(8192) },

@@ -25,7 +25,7 @@ impl Player {
 
     fn fill(&self) {
         if self.setting.filled {
-            for (v, size) in self.setting.sizes.iter().enumerate() {
+            for (v, size) in self.setting.sizes.iter().take(self.setting.first).enumerate() {
                 self.write(v, ByteRange::new(0, *size), Kind::Data);
             }
         }

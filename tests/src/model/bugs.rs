@@ -45,6 +45,11 @@ pub fn mix_for(bug: Bug) -> Mix {
         | Bug::ReportedBeforeFlush
         | Bug::FlushWithoutWaiting
         | Bug::FirstRecordUnflushed => Mix::Sweep,
+        Bug::JoinedBeforeRecord
+        | Bug::JoinsLacking
+        | Bug::JoiningSavesNothing
+        | Bug::FailoverKeepsJoining
+        | Bug::UsedJoinsAsBlank => Mix::Join,
         _ => Mix::Storm,
     }
 }

@@ -18,7 +18,7 @@ impl Player {
         if !self.paired {
             self.await_done().await;
             self.verify_primary().await;
-            if matches!(mix, Mix::Faults | Mix::Growth) && self.is_fine() {
+            if matches!(mix, Mix::Faults | Mix::Growth | Mix::Join) && self.is_fine() {
                 self.rejoin().await;
             }
         }
@@ -28,6 +28,9 @@ impl Player {
         if self.paired && self.is_fine() {
             self.agree().await;
             self.converge().await;
+        }
+        if self.paired && self.is_fine() {
+            self.finish_joining().await;
         }
         if self.paired && self.is_fine() {
             self.failover(false).await;
@@ -109,7 +112,7 @@ impl Player {
         }
     }
 
-    async fn raise_limits(&mut self) {
+    pub(super) async fn raise_limits(&mut self) {
         let policy = Policy { undo_limit: 64 << 20, ..self.setting.policy.clone() };
         self.setting.policy = policy.clone();
         for side in [0, 1] {

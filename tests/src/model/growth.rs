@@ -47,7 +47,7 @@ impl Player {
             return;
         }
         for side in [self.secondary(), self.primary] {
-            for v in 0..self.target.len() {
+            for v in 0..self.setting.first.max(self.volumes(side)) {
                 self.grow(side, v).await;
                 let size = self.size(side, v);
                 if size != Some(self.target[v]) && self.is_fine() {
@@ -98,7 +98,7 @@ impl Player {
         };
         let (host, slot) = (self.sides[side].host.clone(), self.sides[side].slot.clone());
         let size = (v, self.target[v]);
-        let work = world::expand(host, slot, self.target.len(), size, begin);
+        let work = world::expand(host, slot, size, begin);
         let done = self.beside_load(side, work).await;
         self.notice();
         match done {
@@ -119,7 +119,7 @@ impl Player {
     }
 
     /// Until no request of a side is in flight; not longer than the engine waits.
-    async fn leave(&self, side: usize) -> bool {
+    pub(super) async fn leave(&self, side: usize) -> bool {
         let busy = if side == self.primary { &self.in_flight } else { &self.consuming };
         let until = self.sim.elapsed() + LEAVE;
         while busy.get() > 0 && self.sim.elapsed() < until {
@@ -132,7 +132,7 @@ impl Player {
     }
 
     /// An operation of a side; while the secondary is busy with one, the primary is written to.
-    async fn beside_load<T: 'static>(
+    pub(super) async fn beside_load<T: 'static>(
         &mut self,
         side: usize,
         work: impl Future<Output = T> + 'static,

@@ -85,7 +85,7 @@ impl Player {
         let host = self.sides[side].host.clone();
         host.poke(&victim.path, victim.at, &[victim.byte ^ 0x10]);
         let said: fn(&Error) -> bool = |e| e.kind() == ErrorKind::Corrupt;
-        match Side::reopen(&self.sim, side, self.setting.sizes.len(), |_| {}).await {
+        match Side::reopen(&self.sim, side, |_| {}).await {
             Err(e) if said(&e) => {
                 self.sim.kill(super::world::NAMES[side]);
                 host.poke(&victim.path, victim.at, &[victim.byte]);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use understudy_core::overlay::{Role, Stage};
 use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus, LinkState};
 use understudy_core::sim::SimHost;
-use understudy_core::units::usize_of;
+use understudy_core::units::{VolumeCount, usize_of};
 
 use super::broken::Broken;
+use super::join::Before;
 use super::plan::Death;
 use super::player::{NONE, Player, generation};
 use super::world::{NAMES, Side, spec};
@@ -66,7 +67,7 @@ impl Player {
                 shared.oracle.borrow_mut().begin_era(first_epoch);
             }
         };
-        match Side::reopen(&self.sim, side, self.setting.sizes.len(), begin).await {
+        match Side::reopen(&self.sim, side, begin).await {
             Ok(Some(new)) => self.opened_again(side, new),
             Ok(None) => {
                 // Whatever it died of before: its power failed while it was opened.
@@ -116,9 +117,15 @@ impl Player {
         };
         let mut o = self.shared.oracle.borrow_mut();
         let old = o.era() - 1;
+        let there = all.len();
+        all.resize(self.setting.sizes.len(), Vec::new());
         for (v, bytes) in all.iter_mut().enumerate() {
             // What it has not grown to is as good as zeroes: nobody was told of a write there.
             bytes.resize(usize_of(self.setting.room[v]), 0);
+            if v >= there {
+                // In no group: when it joins, it is written over.
+                continue;
+            }
             let r = o.check_after_crash(old, v, bytes, death == Death::Kill);
             self.shared.check(Broken::Restart, r.map_err(|e| format!("{death:?}: {e}")));
         }
@@ -130,6 +137,7 @@ impl Player {
         let Some(s) = self.status(side) else { return };
         let Some(keep) = self.promoting.take() else { return };
         if role(&s).0 == Role::Primary && s.generation.number > self.generation.number {
+            self.check_kept(&s, None);
             self.promoted(side, &s, keep);
         }
     }
@@ -142,6 +150,7 @@ impl Player {
         {
             return;
         }
+        let before = Before::of(&s);
         let new = generation(self.generation.number + 2);
         let spec = FailoverSpec { replace: self.generation, new, keep_active };
         self.promoting = Some(keep_active);
@@ -151,7 +160,11 @@ impl Player {
         let Some(result) = result else { return };
         self.promoting = None;
         match result {
-            Ok(_) => self.promoted(side, &group.status(), keep_active),
+            Ok(_) => {
+                let s = group.status();
+                self.check_kept(&s, Some(before));
+                self.promoted(side, &s, keep_active);
+            }
             Err(e) if self.reported > 0 => {
                 self.shared.fail(
                     Broken::Checkpoint,
@@ -195,6 +208,9 @@ impl Player {
         }
         // All of the base has to be known before checkpoints of it are looked at.
         self.verify_primary().await;
+        if !self.let_go(other, self.volumes(primary)).await {
+            return;
+        }
         let [Some(p), Some(s)] = [self.group(primary), self.group(other)] else { return };
         if self.frozen != [false; 2] || self.poisoned != [false; 2] {
             return;
@@ -214,6 +230,7 @@ impl Player {
         }
         let as_primary = spec(Role::Primary, other, self.generation, &policy);
         self.reported = NONE;
+        self.covered = VolumeCount::default();
         match self.call(primary, async move { p.start(as_primary).await }).await {
             Some(Ok(())) => {
                 self.shared.count(|c| c.rejoins += 1);

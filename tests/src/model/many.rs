@@ -29,7 +29,7 @@ impl fmt::Display for Total {
         write!(
             f,
             "seeds {}..{}: {} histories, {} operations, {} checkpoints, {} failovers, {} deaths, {} restarts, \
-             {} rejoins, {} link faults, {} expands, {} violations, {:.1} s",
+             {} rejoins, {} link faults, {} expands, {} joins, {} violations, {:.1} s",
             self.seed,
             self.seed.wrapping_add(self.cases),
             self.cases,
@@ -41,6 +41,7 @@ impl fmt::Display for Total {
             c.rejoins,
             c.cuts,
             c.expands,
+            c.joins,
             self.failed.len(),
             self.time.as_secs_f64()
         )
@@ -58,6 +59,7 @@ impl Total {
         t.rejoins += c.rejoins;
         t.cuts += c.cuts;
         t.expands += c.expands;
+        t.joins += c.joins;
     }
 }
 

@@ -19,6 +19,7 @@ mod cut;
 mod finale;
 mod growth;
 mod harm;
+mod join;
 mod lives;
 mod many;
 mod oracle;

@@ -1,9 +1,10 @@
 //! What one case does: drawn from its seed in advance, so that a shorter list is a case as well.
 //!
 //! The draw of a mix is never changed: a seed that once found a defect must go on to draw the same
-//! history. New kinds of faults go into a new mix, as those of [`storm`] and [`growth`] did.
+//! history. New kinds of faults go into a new mix, as those of [`storm`], [`growth`] and [`join`] did.
 
 mod growth;
+mod join;
 mod storm;
 mod sweep;
 
@@ -22,6 +23,8 @@ use crate::random::Random;
 pub struct Setting {
     /// Bytes of each volume at first.
     pub sizes: Vec<u64>,
+    /// How many of them are in the group at first; the others may join.
+    pub first: usize,
     /// The most bytes that each may grow to.
     pub room: Vec<u64>,
     /// What the disks of each node want requests to be aligned to.
@@ -118,6 +121,8 @@ pub enum Op {
     Expand(usize, u64),
     /// Only on this side.
     ExpandSide(usize, usize, u64),
+    /// The next volume joins on the secondary; on the primary too?
+    Join(bool),
 }
 
 /// What kind of histories.
@@ -133,6 +138,8 @@ pub enum Mix {
     Sweep,
     /// A storm in which volumes grow.
     Growth,
+    /// A storm in which volumes join.
+    Join,
 }
 
 impl fmt::Display for Mix {
@@ -143,6 +150,7 @@ impl fmt::Display for Mix {
             Self::Storm => "storm",
             Self::Sweep => "sweep",
             Self::Growth => "growth",
+            Self::Join => "join",
         })
     }
 }
@@ -151,10 +159,10 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep, Self::Growth];
+        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep, Self::Growth, Self::Join];
         let found = all.into_iter().find(|m| m.to_string() == text);
         found.ok_or_else(|| {
-            format!("there is no mix {text}; there are calm, faults, storm, sweep and growth")
+            format!("there is no mix {text}; there are calm, faults, storm, sweep, growth and join")
         })
     }
 }
@@ -195,6 +203,7 @@ impl Setting {
         };
         Self {
             room: sizes.clone(),
+            first: sizes.len(),
             sizes,
             alignment: [pick(r, &[1, 512, 512, 4096]), pick(r, &[1, 512, 512, 4096])],
             policy,
@@ -241,16 +250,18 @@ impl Plan {
         match mix {
             Mix::Sweep => return sweep::draw(&mut r),
             Mix::Growth => return growth::draw(&mut r),
+            Mix::Join => return join::draw(&mut r),
             Mix::Calm | Mix::Faults | Mix::Storm => {}
         }
         let mut setting = Setting::draw(&mut r, mix);
         if mix == Mix::Storm {
             storm::harden(&mut setting, &mut r);
             setting.room.clone_from(&setting.sizes);
+            setting.first = setting.sizes.len();
         }
         let count = match mix {
             Mix::Calm => 20 + r.below(120),
-            Mix::Faults | Mix::Storm | Mix::Sweep | Mix::Growth => 40 + r.below(160),
+            Mix::Faults | Mix::Storm | Mix::Sweep | Mix::Growth | Mix::Join => 40 + r.below(160),
         };
         let ledger = r.chance(25);
         let fault_rate = pick(&mut r, &[4, 10, 20]);
@@ -261,7 +272,7 @@ impl Plan {
             let op = match mix {
                 Mix::Faults if r.chance(fault_rate) => fault(&mut r, &setting),
                 Mix::Storm => weather.draw(&mut r, &setting),
-                Mix::Calm | Mix::Faults | Mix::Sweep | Mix::Growth => {
+                Mix::Calm | Mix::Faults | Mix::Sweep | Mix::Growth | Mix::Join => {
                     calm(&mut r, &setting, mix, &mut failed_over)
                 }
             };

@@ -9,7 +9,7 @@ use futures::future::{Either, select};
 use understudy_core::overlay::Role;
 use understudy_core::replication::{ExportKind, Group, GroupStatus, LinkState, Volume};
 use understudy_core::sim::{Failure, Operation, Sim, SimHost};
-use understudy_core::units::{Epoch, Generation, VolumeIndex};
+use understudy_core::units::{Epoch, Generation, VolumeCount, VolumeIndex};
 
 use super::broken::Broken;
 use super::oracle::Oracle;
@@ -50,6 +50,10 @@ pub(super) struct Player {
     pub(super) target: Vec<u64>,
     /// Requests of the present consumer's life in flight.
     pub(super) consuming: Rc<Cell<usize>>,
+    /// The most volumes that a checkpoint was reported to cover.
+    pub(super) covered: VolumeCount,
+    /// By side and volume: its replica is there.
+    pub(super) made: [Vec<bool>; 2],
     /// What is written beside a growing secondary.
     pub(super) load: Random,
 }
@@ -83,8 +87,10 @@ impl Player {
         for (name, (all, replicas)) in NAMES.iter().zip(s.disk_slowness) {
             sim.node(name).set_disk_slowness(all, replicas);
         }
-        let a = Side::create(sim, 0, s.alignment[0], &s.sizes).await.map_err(at_start)?;
-        let b = Side::create(sim, 1, s.alignment[1], &s.sizes).await.map_err(at_start)?;
+        let (first, volumes) = (s.first, s.sizes.len());
+        let at_first = s.sizes.get(..first).unwrap_or_default();
+        let a = Side::create(sim, 0, s.alignment[0], at_first).await.map_err(at_start)?;
+        let b = Side::create(sim, 1, s.alignment[1], at_first).await.map_err(at_start)?;
         let shared = Shared {
             oracle: RefCell::new(Oracle::new(&s.room)),
             violation: RefCell::default(),
@@ -112,6 +118,8 @@ impl Player {
             frozen: [false; 2],
             partitioned: false,
             consuming: Rc::default(),
+            covered: VolumeCount::default(),
+            made: [(); 2].map(|()| (0..volumes).map(|v| v < first).collect()),
             load: Random::new(sim.seed() ^ 0x6c6f_6164),
         })
     }
@@ -172,6 +180,7 @@ impl Player {
             Op::Heal => self.heal(),
             Op::Slow(n) => self.sim.set_disk_delay(micros(20)..micros(n.max(21))),
             Op::LocalError(v) => {
+                let v = self.there(self.primary, v);
                 self.shared.injected.set(true);
                 let path = format!("volumes/v{v}/disk");
                 self.sides[self.primary].host.inject(&path, Operation::Write, Failure::Nth(0));
@@ -182,10 +191,11 @@ impl Player {
                 self.sim.pause_node(NAMES[side]);
             }
             Op::Thaw(side) => self.thaw(side),
-            Op::FlushError(side, v) => self.flush_error(side, v),
+            Op::FlushError(side, v) => self.flush_error(side, self.there(side, v)),
             Op::Rot(place) => self.rot(place).await,
             Op::Agree => self.agree().await,
             Op::Begin => self.begin_again().await,
+            Op::Join(both) => self.join(both).await,
             Op::Expand(v, by) => self.expand(v, by).await,
             Op::ExpandSide(side, v, by) => {
                 self.ask_for(v, by);
@@ -193,6 +203,11 @@ impl Player {
             }
         }
         self.notice();
+    }
+
+    /// A volume of a side: this one, or another where it has no such.
+    fn there(&self, side: usize, v: usize) -> usize {
+        v % self.volumes(side).max(self.setting.first).max(1)
     }
 
     /// What was done so far, or what must not be.
@@ -293,6 +308,7 @@ impl Player {
                 oracle.cut(n).1.before(now);
                 if is_primary && s.link != LinkState::Solo {
                     self.reported = self.reported.max(n);
+                    self.covered = self.covered.max(s.joined);
                 }
             }
         }
@@ -323,10 +339,14 @@ impl Player {
         }
     }
 
-    /// All volumes of a side, as far as they can be read.
+    /// The volumes of a side's group, if they can be read; of a view those that its checkpoint covers.
     pub(super) async fn read_volumes(&self, side: usize, kind: ExportKind) -> Option<Vec<Vec<u8>>> {
         let mut all = Vec::new();
-        for v in 0..self.setting.sizes.len() {
+        let mut count = self.volumes(side);
+        if kind == ExportKind::View {
+            count = count.min(self.status(side)?.joined.get());
+        }
+        for v in 0..count {
             let volume = self.open(side, v, kind)?;
             all.push(self.call(side, async move { read_all(&volume).await }).await?.ok()?);
         }

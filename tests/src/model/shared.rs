@@ -41,6 +41,8 @@ pub struct Counts {
     pub cuts: u64,
     /// Replicas that were asked to grow and did, or had that size.
     pub expands: u64,
+    /// Volumes that joined a side.
+    pub joins: u64,
 }
 
 impl Shared {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use understudy_core::disk::{Disk, ErrorKind, Result};
-use understudy_core::overlay::{Policy, Role};
-use understudy_core::replication::{Group, Replica, StartSpec, serve_link};
+use understudy_core::overlay::{Member, Policy, Role};
+use understudy_core::replication::{Group, Replica, StartSpec, reshape, serve_link};
 use understudy_core::runtime::{Address, Buf, Env};
 use understudy_core::sim::{Sim, SimHost};
 use understudy_core::units::{
@@ -62,6 +62,11 @@ fn group_id() -> Result<GroupId> {
     parse("g")
 }
 
+/// The name of a volume.
+pub(super) fn volume(v: usize) -> Result<VolumeId> {
+    parse(&format!("v{v}"))
+}
+
 fn parse<T: std::str::FromStr<Err = understudy_core::units::ParseError>>(text: &str) -> Result<T> {
     use understudy_core::disk::{Error, ErrorKind};
     text.parse()
@@ -82,8 +87,7 @@ impl Side {
         for (i, size) in sizes.iter().enumerate() {
             let dir = host.dir(&format!("volumes/v{i}"));
             let uuid = Uuid(u128::from(host.random()));
-            let volume: VolumeId = parse(&format!("v{i}"))?;
-            replicas.push(Replica::<SimHost>::create(dir, volume, uuid, *size).await?);
+            replicas.push(Replica::<SimHost>::create(dir, volume(i)?, uuid, *size).await?);
         }
         let pool = Uuid(u128::from(host.random()));
         let group = Group::create(&host, host.dir("groups/g"), replicas, pool, group_id()?).await?;
@@ -102,13 +106,12 @@ impl Side {
     pub(super) async fn reopen(
         sim: &Sim,
         side: usize,
-        volumes: usize,
         begin: impl FnOnce(u64) + 'static,
     ) -> Result<Option<Self>> {
         let host = sim.node(NAMES[side]);
         let host2 = host.clone();
         let opened = host.call("model reopen", async move {
-            let group = open(&host2, volumes).await?;
+            let group = open(&host2).await?;
             begin(group.status().epoch.0);
             Ok(group)
         });
@@ -139,10 +142,14 @@ impl Side {
     }
 }
 
-async fn open(host: &SimHost, volumes: usize) -> Result<Group<SimHost>> {
+/// Opens a group with the members that its superblock names.
+async fn open(host: &SimHost) -> Result<Group<SimHost>> {
+    use understudy_core::disk::Error;
+    let names = Group::<SimHost>::members(&host.dir("groups/g")).await?;
+    let names = names.ok_or_else(|| Error::own(ErrorKind::Corrupt, "there is no superblock"))?;
     let mut replicas = Vec::new();
-    for i in 0..volumes {
-        replicas.push(Replica::<SimHost>::open(host.dir(&format!("volumes/v{i}"))).await?);
+    for (volume, _) in names.members {
+        replicas.push(Replica::<SimHost>::open(host.dir(&format!("volumes/{volume}"))).await?);
     }
     Group::open(host, host.dir("groups/g"), replicas).await
 }
@@ -157,8 +164,42 @@ const BETWEEN: Duration = Duration::from_millis(200);
 pub(super) async fn expand(
     host: SimHost,
     slot: Slot,
-    volumes: usize,
     (volume, size): (usize, u64),
+    begin: impl FnOnce(u64),
+) -> Result<()> {
+    let grow = async |host: &SimHost| {
+        Replica::<SimHost>::expand(&host.dir(&format!("volumes/v{volume}")), size).await
+    };
+    closed(host, slot, grow, begin).await
+}
+
+/// The same for a volume that joins: its replica is there already.
+pub(super) async fn join(
+    host: SimHost,
+    slot: Slot,
+    volume: usize,
+    begin: impl FnOnce(u64),
+) -> Result<()> {
+    let join = async |host: &SimHost| {
+        let dir = host.dir(&format!("volumes/v{volume}"));
+        let label = Replica::<SimHost>::open(dir).await?.label;
+        let member = Member::new(label.volume, label.uuid, label.size);
+        reshape::join(&host.dir("groups/g"), vec![member]).await
+    };
+    closed(host, slot, join, begin).await
+}
+
+/// The same for what a replaced primary had more than the side that replaced it.
+pub(super) async fn let_go(host: SimHost, slot: Slot, left: usize) -> Result<()> {
+    let go = async |host: &SimHost| reshape::let_go(&host.dir("groups/g"), left).await;
+    closed(host, slot, go, |_| {}).await
+}
+
+/// Changes the files of a group while nobody has them open.
+async fn closed(
+    host: SimHost,
+    slot: Slot,
+    change: impl AsyncFn(&SimHost) -> Result<()>,
     begin: impl FnOnce(u64),
 ) -> Result<()> {
     if let Some(group) = slot.take() {
@@ -166,9 +207,8 @@ pub(super) async fn expand(
     }
     let mut tries = 0;
     let group = loop {
-        let dir = host.dir(&format!("volumes/v{volume}"));
-        let opened = match Replica::<SimHost>::expand(&dir, size).await {
-            Ok(()) => open(&host, volumes).await,
+        let opened = match change(&host).await {
+            Ok(()) => open(&host).await,
             Err(e) => Err(e),
         };
         match opened {

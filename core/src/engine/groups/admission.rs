@@ -22,6 +22,8 @@ pub(in crate::engine) struct Offer {
     pub(super) generation: Generation,
     /// Primary: older generations whose devices go on.
     pub(super) carried: Vec<Generation>,
+    /// No checkpoint covers it, though one covers others of its group: it has no view.
+    pub(super) joining: bool,
     /// What can be opened now.
     pub(super) kinds: Vec<ExportKind>,
     pub(super) seats: Seats,
@@ -89,6 +91,13 @@ impl Offer {
                 let (shown, others) = (shorten(name), self.others());
                 return Err(Refusal::gone(format!(
                     "{shown} is of a generation that has ended, attach the volume anew: {others}"
+                )));
+            }
+            if self.joining && kind == ExportKind::View && generation == self.generation {
+                return Err(Refusal::unknown(format!(
+                    "volume {} is joining its group: no checkpoint covers it yet, so there is no \
+                     view of it",
+                    self.volume
                 )));
             }
             return Err(self.unknown(name));
@@ -189,6 +198,7 @@ mod tests {
             size: ByteLen(1 << 20),
             generation: generation(6),
             carried: vec![generation(2), generation(4)],
+            joining: false,
             kinds: vec![ExportKind::Primary],
             seats,
         }
@@ -215,6 +225,10 @@ mod tests {
         assert_eq!(ask(&o, &other_id), Some(Unknown));
         assert_eq!(ask(&o, &format!("db/view@{}", generation(4))), Some(Gone), "never carried");
         assert_eq!(ask(&o, &format!("db/view@{}", generation(6))), Some(Unknown));
+        let joins = Offer { joining: true, ..offer(Seats::default()) };
+        let view = format!("db/view@{}", generation(6));
+        let why = choose(std::slice::from_ref(&joins), &view);
+        assert!(why.is_err_and(|r| r.message.contains("joining its group")));
         let closed = Offer { kinds: vec![], ..o };
         assert_eq!(ask(&closed, &named(4, "#1")), Some(Unknown), "it may be served again");
         assert_eq!(ask(&closed, &named(5, "#1")), Some(Gone));

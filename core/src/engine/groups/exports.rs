@@ -13,7 +13,7 @@ use super::status::kind_of;
 use super::{Local, all};
 use crate::engine::api::ExportKind;
 use crate::nbd::{Catalog, Export, ExportInfo, Refusal};
-use crate::overlay::GroupState;
+use crate::overlay::{GroupState, Role};
 use crate::units::VolumeIndex;
 
 pub(super) const KINDS: [ExportKind; 4] =
@@ -30,7 +30,7 @@ impl Local {
         let offer = |(index, (volume, size)): (VolumeIndex, &(_, _))| {
             self.offer(&state, index, volume, *size, &kinds)
         };
-        (0..).map(VolumeIndex).zip(&self.members).map(offer).collect()
+        (0..).map(VolumeIndex).zip(self.members()).map(offer).collect()
     }
 
     fn offer(
@@ -42,12 +42,15 @@ impl Local {
         kinds: &[ExportKind],
     ) -> Offer {
         let member = state.members.get(index.get());
+        let is_joining = !state.joined.covers(index);
+        let has = kinds.iter().copied().filter(|k| self.group.offers_of(index, kind_of(*k)));
         Offer {
             volume: volume.clone(),
             size,
             generation: state.generation,
             carried: member.map(|m| m.carried.clone()).unwrap_or_default(),
-            kinds: kinds.to_vec(),
+            joining: is_joining && state.role == Role::Secondary,
+            kinds: has.collect(),
             seats: self.hall.seats(index, member.map(|m| m.sessions).unwrap_or_default()),
         }
     }
@@ -90,7 +93,7 @@ impl Catalog for LocalCatalog {
     fn open(&self, name: &str) -> Result<Export<Served>, Refusal> {
         let volume = name.split('/').next().unwrap_or_default();
         let here = all().into_iter().map(|(_, l)| l).find_map(|l| {
-            let index = l.members.iter().position(|(m, _)| m.as_str() == volume)?;
+            let index = l.members().iter().position(|(m, _)| m.as_str() == volume)?;
             Some((l, index))
         });
         let Some((local, index)) = here else { return Err(nowhere(name)) };

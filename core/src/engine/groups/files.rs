@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::folder;
 use crate::engine::api::{self, ByteLen, Refusal, Uuid, VolumeId};
 use crate::engine::error::EngineError;
-use crate::overlay::GroupState;
+use crate::overlay::{GroupState, Member};
 use crate::replication::Replica;
 use crate::replication::reshape::{self, TakeOver};
 use crate::runtime::{Env, ShardEnv};
@@ -71,6 +71,24 @@ pub(in crate::engine) async fn rewrite_over(
     over: TakeOver,
 ) -> Result<(), EngineError> {
     Ok(reshape::rewrite_over(&folder(&env, &path).await?, over).await?)
+}
+
+/// Gives a group that is not open more members, which are joining.
+pub(in crate::engine) async fn join_group(
+    env: ShardEnv,
+    path: PathBuf,
+    joining: Vec<Member>,
+) -> Result<(), EngineError> {
+    Ok(reshape::join(&folder(&env, &path).await?, joining).await?)
+}
+
+/// Takes out of a replaced primary that is not open what was joining there.
+pub(in crate::engine) async fn let_go(
+    env: ShardEnv,
+    path: PathBuf,
+    left: usize,
+) -> Result<(), EngineError> {
+    Ok(reshape::let_go(&folder(&env, &path).await?, left).await?)
 }
 
 /// Takes volumes out of a group that is not open; says which are left.

@@ -28,7 +28,8 @@ pub(super) use ask::{
 };
 pub(super) use exports::LocalCatalog;
 pub(super) use files::{
-    create_over, expand_replica, leave_group, make_replica, read_group, read_replica, rewrite_over,
+    create_over, expand_replica, join_group, leave_group, let_go, make_replica, read_group,
+    read_replica, rewrite_over,
 };
 pub(super) use offers::{OfferCatalog, offers};
 pub(super) use status::{samples, status};
@@ -62,8 +63,8 @@ thread_local! {
 /// A group on this shard.
 struct Local {
     group: Group<ShardEnv>,
-    /// In group order.
-    members: Vec<(VolumeId, ByteLen)>,
+    /// In group order; a failover leaves those at the end behind that were joining.
+    opened: Vec<(VolumeId, ByteLen)>,
     hall: seats::Hall,
     /// Cuts stale exports and wakes those who watch the engine.
     watcher: RefCell<Option<Task>>,
@@ -118,7 +119,7 @@ pub(super) async fn open(
     let group = Group::open(&env, dir, replicas).await?;
     let local = Rc::new(Local {
         group,
-        members,
+        opened: members,
         hall: seats::Hall::new(&env),
         watcher: RefCell::default(),
     });
@@ -174,9 +175,15 @@ pub(super) async fn shutdown() -> Result<(), EngineError> {
 }
 
 impl Local {
+    /// Its volumes.
+    fn members(&self) -> &[(VolumeId, ByteLen)] {
+        let count = self.group.volumes().min(self.opened.len());
+        self.opened.get(..count).unwrap_or_default()
+    }
+
     /// The number of a volume in the group.
     fn index_of(&self, volume: &VolumeId) -> Result<VolumeIndex, EngineError> {
-        let at = self.members.iter().position(|(m, _)| m == volume);
+        let at = self.members().iter().position(|(m, _)| m == volume);
         at.and_then(|i| u16::try_from(i).ok()).map(VolumeIndex).ok_or_else(|| {
             let text = format!("volume {volume} left its group meanwhile: try again");
             EngineError::new(Refusal::Unavailable, text)

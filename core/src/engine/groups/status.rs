@@ -36,6 +36,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
             clients: u32::try_from(local.hall.count(index, *kind)).unwrap_or(u32::MAX),
         })
     });
+    let joining = local.members().iter().skip(s.joined.get()).map(|(volume, _)| volume.clone());
     GroupStatus {
         group,
         generation: s.generation,
@@ -69,7 +70,7 @@ fn of(group: GroupId, local: &Local, nbd: Option<&Address>) -> GroupStatus {
         frames_applied: s.frames.2,
         error: s.error.clone(),
         exports: exports.collect(),
-        joining: Vec::new(),
+        joining: joining.collect(),
     }
 }
 

@@ -118,6 +118,7 @@ mod tests {
             blank: false,
             anew: false,
             members: vec![("disk".parse().unwrap(), 1 << 20)],
+            joined: crate::units::VolumeCount::default(),
         };
         let (header, payload) = frame::encode(1, &Body::Hello(Box::new(hello)));
         [&header[..], &payload.unwrap()[..]].concat()

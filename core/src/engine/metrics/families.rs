@@ -84,6 +84,15 @@ pub(super) const GAUGES: &[Metric] = &[
         "Written and covered by no checkpoint: what a failover would lose, at most",
         of!(at_risk),
     ),
+    metric(
+        "group_joining_volumes",
+        None,
+        "Volumes that no checkpoint covers yet: a failover would leave them behind",
+        |g| {
+            let (all, joined) = (g.status.volumes.0, g.status.joined.0);
+            Some(number(u64::from(all.saturating_sub(joined))))
+        },
+    ),
     metric("group_missing", BYTES, "What the peer lacks", of!(missing)),
     metric(
         "group_resync_rate",

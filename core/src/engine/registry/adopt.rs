@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// The group to be started, if it is here, and those that its members are in.
-    fn groups_of(&self, start: &Start) -> Vec<GroupId> {
+    pub(super) fn groups_of(&self, start: &Start) -> Vec<GroupId> {
         let state = self.state();
         let of = |v: &VolumeId| state.replicas.get(v)?.as_ref().ok()?.group.clone();
         let mut groups: Vec<GroupId> = start.members.iter().filter_map(|m| of(&m.volume)).collect();
@@ -92,14 +92,14 @@ impl Engine {
         groups
     }
 
-    fn replicas_of(&self, start: &Start) -> BTreeMap<VolumeId, Replica> {
+    pub(super) fn replicas_of(&self, start: &Start) -> BTreeMap<VolumeId, Replica> {
         let state = self.state();
         let replica = |v: &VolumeId| Some(state.replicas.get(v)?.as_ref().ok()?.replica);
         let named = start.members.iter().map(|m| &m.volume);
         named.filter_map(|v| Some((v.clone(), replica(v)?))).collect()
     }
 
-    async fn live_states(
+    pub(super) async fn live_states(
         &self,
         groups: &[GroupId],
     ) -> Result<BTreeMap<GroupId, GroupState>, EngineError> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   start ─┬─ adopt:   members of older solo groups come over first (adopt)
 //!          ├─ unknown: check members ─ .new-GROUP ─ superblock ─ rename ─ open on a shard
-//!          ├─ known:   the same members, or refused
+//!          ├─ known:   the same members, or more behind them (join), or refused
 //!          └─► shard: start
 //! ```
 
@@ -80,6 +80,7 @@ impl Engine {
         let (group, new) = (failover.group.clone(), failover.new);
         let epoch = self.ask(&group, move |_| on_shard::failover(failover)).await?;
         tracing::info!(%group, generation = %new, %epoch, "group promoted");
+        self.follow(&group).await?;
         Ok(epoch)
     }
 
@@ -118,6 +119,7 @@ impl Engine {
         let _structure = self.structure.lock().await;
         let group = &start.group;
         self.check_replicas(group, &start.members)?;
+        self.reshape(start).await?;
         if start.adopt {
             self.take_over(start).await?;
         }
@@ -169,7 +171,11 @@ impl Engine {
     }
 
     /// No member is of another group.
-    fn check_free(&self, group: &GroupId, members: &[Member]) -> Result<(), EngineError> {
+    pub(super) fn check_free(
+        &self,
+        group: &GroupId,
+        members: &[Member],
+    ) -> Result<(), EngineError> {
         let state = self.state();
         for m in members {
             let of = state.replicas.get(&m.volume).and_then(|r| r.as_ref().ok()?.group.as_ref());

@@ -1,5 +1,7 @@
 //! Engines that end between any two steps of a change, and are started again over the same pool.
 
+mod join;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use super::{
     ZEROES_MAX,
 };
 use crate::runtime::{Buf, Wall};
-use crate::units::{ByteRange, Epoch, VolumeIndex, usize_of};
+use crate::units::{ByteRange, Epoch, VolumeCount, VolumeIndex, usize_of};
 
 /// A header whose checksum can't be checked yet: the payload is still to come.
 #[derive(Debug, Clone)]
@@ -95,7 +95,10 @@ pub fn decode(h: &Header, payload: Buf) -> Result<Body, FrameError> {
         3 => Body::Zeroes(h.volume, range()?),
         4 => Body::Discard(h.volume, range()?),
         5 => Body::Flush,
-        6 => Body::BeginEpoch(Epoch(h.first), Wall(Duration::from_micros(h.second))),
+        6 => {
+            let cut = Wall(Duration::from_micros(h.second));
+            Body::BeginEpoch(Epoch(h.first), cut, VolumeCount(h.volume.0))
+        }
         7 => Body::Ack(Ack { received: h.first, applied: h.second, undo: Take(&payload).u64()? }),
         8 => Body::Record(Epoch(h.first)),
         9 => Body::Flushed(h.first),

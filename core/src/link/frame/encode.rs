@@ -19,7 +19,7 @@ pub fn encode(sequence: u64, body: &Body) -> (Data, Option<Data>) {
         Body::Zeroes(v, r) => (3, *v, r.start, r.len(), None),
         Body::Discard(v, r) => (4, *v, r.start, r.len(), None),
         Body::Flush => (5, none, 0, 0, None),
-        Body::BeginEpoch(e, cut) => (6, none, e.0, micros(*cut), None),
+        Body::BeginEpoch(e, cut, k) => (6, VolumeIndex(k.0), e.0, micros(*cut), None),
         Body::Ack(a) => {
             (7, none, a.received, a.applied, Some(Data::copy_of(&a.undo.to_le_bytes())))
         }

@@ -2,7 +2,7 @@
 
 use super::FrameError;
 use super::fields::Take;
-use crate::units::{Epoch, Generation, GroupId, Name, Uuid};
+use crate::units::{Epoch, Generation, GroupId, Name, Uuid, VolumeCount};
 
 /// Who one side is and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,13 +22,16 @@ pub struct Hello {
     /// Primary: nothing is known of what the peer holds; it has to forget its checkpoint. Secondary: it
     /// was started since the primary last spoke to it.
     pub anew: bool,
-    /// Names and sizes of the volumes, in group order.
+    /// Names and sizes of the volumes, in group order. The secondary may have more: they wait for the
+    /// primary to take them too.
     pub members: Vec<(Name, u64)>,
+    /// How many of them the record covers. The secondary's word decides, as with the record.
+    pub joined: VolumeCount,
 }
 
 impl Hello {
     /// ```text
-    ///   generation number u64, id u64 │ pool u128 │ flags u8 (1 blank, 2 anew) │ group │ count u16 │ count × (name, size u64)
+    ///   generation number u64, id u64 │ pool u128 │ flags u8 (1 blank, 2 anew) │ group │ count u16 │ count × (name, size u64) │ joined u16
     ///   a name: length u8, bytes
     /// ```
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -48,6 +51,7 @@ impl Hello {
             name(&mut b, n);
             b.extend(size.to_le_bytes());
         }
+        b.extend(self.joined.0.to_le_bytes());
         b
     }
 
@@ -64,6 +68,10 @@ impl Hello {
         }
         let members =
             (0..count).map(|_| Ok((t.name()?, t.u64()?))).collect::<Result<_, FrameError>>()?;
+        let joined = VolumeCount(t.u16()?);
+        if joined.0 > count {
+            return Err(FrameError(format!("a hello with {} of {count} volumes joined", joined.0)));
+        }
         Ok(Self {
             group,
             generation,
@@ -73,6 +81,7 @@ impl Hello {
             blank,
             anew,
             members,
+            joined,
         })
     }
 }

@@ -13,7 +13,8 @@
 //!   3 zeroes      offset           length      -
 //!   4 discard     offset           length      -
 //!   5 flush       -                -           -
-//!   6 begin-epoch epoch it opens   cut, µs     -                       (since 1970, for people)
+//!   6 begin-epoch epoch it opens   cut, µs     -                       (since 1970, for people; volume:
+//!                                                                      how many the closed one covers)
 //!   7 ack         received up to   applied     undo space in use, u64  (sequences, bytes)
 //!   8 record      epoch            -           -
 //!   9 flushed     sequence         -           -
@@ -35,7 +36,7 @@ pub use encode::encode;
 pub use hello::Hello;
 
 use crate::runtime::{Data, Wall};
-use crate::units::{ByteRange, Epoch, VolumeIndex};
+use crate::units::{ByteRange, Epoch, VolumeCount, VolumeIndex};
 
 /// Bytes of a frame before its payload.
 pub const HEADER_LEN: usize = 40;
@@ -48,7 +49,7 @@ pub const PAYLOAD_MAX: u64 = 1 << 20;
 pub const ZEROES_MAX: u64 = 4 << 20;
 
 /// The version of this protocol. Others are refused in the hello.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"USLK");
 const HELLO_MAX: u64 = 16 << 10;
@@ -70,8 +71,9 @@ pub enum Body {
     /// Make everything before it durable, then say flushed.
     Flush,
     /// All frames before it are epochs before this one; all behind it are this one. The time is that
-    /// of the cut, on the primary's clock: for people.
-    BeginEpoch(Epoch, Wall),
+    /// of the cut, on the primary's clock: for people. The checkpoint that it closes covers so many
+    /// volumes; those behind them are joining.
+    BeginEpoch(Epoch, Wall, VolumeCount),
     /// What the secondary has taken.
     Ack(Ack),
     /// Checkpoint N is durable.

@@ -23,6 +23,7 @@ fn hello() -> Hello {
         blank: true,
         anew: false,
         members: vec![("a".parse().unwrap(), 512), ("b".parse().unwrap(), 1024)],
+        joined: VolumeCount(1),
     }
 }
 
@@ -36,7 +37,11 @@ fn every_frame_reads_back_as_it_was_written() {
         Body::Zeroes(v, r),
         Body::Discard(v, r),
         Body::Flush,
-        Body::BeginEpoch(Epoch(8), Wall(Duration::from_micros(1_764_000_000_123_456))),
+        Body::BeginEpoch(
+            Epoch(8),
+            Wall(Duration::from_micros(1_764_000_000_123_456)),
+            VolumeCount(2),
+        ),
         Body::Ack(Ack { received: 5, applied: 4, undo: 3 }),
         Body::Resync(v, r, Data::copy_of(&[8; 512])),
         Body::Record(Epoch(7)),

@@ -22,14 +22,14 @@
 //!              active        u8 count 0..1, u128 id, generation, u64 checkpoint
 //!              undo          u16 count, u128 each
 //!              commit        u16 volume, u64 offset
-//!              intent        u32
+//!              intent        u32                       joined        u16
 //!       ..     zeroes
 //!   32760   8  counter once more: differs from the first one when the write was torn
 //! ```
 //!
 //! 64 members with names of 128 characters that carry 8 generations, a full history and 512 logs
 //! take 30 KiB. Version 1 had neither what is carried and let in nor the number of the intent log;
-//! version 2 had nothing of the policy behind max_delay.
+//! version 2 had nothing of the policy behind max_delay; version 3 no joining volumes.
 
 use std::time::Duration;
 
@@ -41,15 +41,15 @@ use super::state::{
 use crate::disk::{Error, ErrorKind, Result};
 use crate::runtime::{Buf, Data, Wall};
 use crate::units::{
-    ByteOffset, Epoch, GROUP_VOLUMES_MAX, Generation, Name, Uuid, VOLUME_MAX, VolumeIndex, u32_of,
-    u64_of, usize_of,
+    ByteOffset, Epoch, GROUP_VOLUMES_MAX, Generation, Name, Uuid, VOLUME_MAX, VolumeCount,
+    VolumeIndex, u32_of, u64_of, usize_of,
 };
 
 /// Bytes of one slot.
 pub(super) const SLOT_LEN: usize = 32 << 10;
 
 const MAGIC: [u8; 8] = *b"USTDSUPB";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const STATE_AT: usize = 32;
 const TAIL_AT: usize = SLOT_LEN - 8;
 const ADDRESS_MAX: usize = 1024;
@@ -166,6 +166,11 @@ fn read(f: &mut Fields<'_>, version: u16) -> Option<GroupState> {
     let undo = list(undo, UNDO_LOGS_MAX, || f.u128().map(Uuid))?;
     let commit = CommitPosition { volume: VolumeIndex(f.u16()?), offset: ByteOffset(f.u64()?) };
     let intent = if version == 1 { 0 } else { f.u32()? };
+    let all = VolumeCount::of(members.len());
+    let joined = if version < 4 { all } else { VolumeCount(f.u16()?) };
+    if joined > all {
+        return None;
+    }
     Some(GroupState {
         group,
         pool,
@@ -185,6 +190,7 @@ fn read(f: &mut Fields<'_>, version: u16) -> Option<GroupState> {
         blank,
         anew,
         members,
+        joined,
         active,
         undo,
         commit,
@@ -232,6 +238,7 @@ fn member(f: &mut Fields<'_>, version: u16) -> Option<Member> {
 pub(super) fn encode(s: &GroupState) -> Result<Vec<u8>> {
     let limits = [
         ("volumes", s.members.len(), GROUP_VOLUMES_MAX),
+        ("joined volumes", s.joined.get(), s.members.len()),
         ("generations of history", s.history.len(), HISTORY_MAX),
         ("undo logs", s.undo.len(), UNDO_LOGS_MAX),
         (
@@ -319,6 +326,7 @@ pub(super) fn encode(s: &GroupState) -> Result<Vec<u8>> {
     out.extend(s.commit.volume.0.to_le_bytes());
     out.extend(s.commit.offset.0.to_le_bytes());
     out.extend(s.intent.to_le_bytes());
+    out.extend(s.joined.0.to_le_bytes());
     debug_assert!(STATE_AT + out.len() <= TAIL_AT, "the limits above keep it within a slot");
     Ok(out)
 }

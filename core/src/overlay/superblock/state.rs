@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GroupState ─┬─ who:      group, pool, generation and its history, members (volume, uuid, size,
-//!               │            generations carried over, sessions)
+//!               │            generations carried over, sessions), how many of them a record covers
 //!               ├─ what:     role, stage, policy, peer address, inbound, error
 //!               ├─ when:     epoch (highest opened), record, its times and bytes
 //!               └─ promoted: active that counts, logs to undo, how far the commit has come
@@ -11,7 +11,9 @@
 use std::time::Duration;
 
 use crate::runtime::Wall;
-use crate::units::{ByteOffset, Epoch, Generation, GroupId, Uuid, VolumeId, VolumeIndex};
+use crate::units::{
+    ByteOffset, Epoch, Generation, GroupId, Uuid, VolumeCount, VolumeId, VolumeIndex,
+};
 
 /// The most generations a history keeps.
 pub const HISTORY_MAX: usize = 32;
@@ -226,6 +228,11 @@ pub struct GroupState {
     pub anew: bool,
     /// The volumes, at most 64.
     pub members: Vec<Member>,
+    /// How many of them, from the first, a record covers. Those behind are joining: a failover leaves
+    /// them out. On a secondary without a record all count, for its first one covers all. A primary
+    /// knows what its last secondary said: at least so many are covered there, and a failover to it
+    /// leaves none of them behind.
+    pub joined: VolumeCount,
     /// The active disk that counts, if one does.
     pub active: Option<ActiveId>,
     /// The logs to be undone, oldest first; at most [`UNDO_LOGS_MAX`].
@@ -234,4 +241,16 @@ pub struct GroupState {
     pub commit: CommitPosition,
     /// Which intent log counts; it changes with the shape of the group.
     pub intent: u32,
+}
+
+impl GroupState {
+    /// The volumes that no record covers, though there is one for the others.
+    pub fn joining(&self) -> &[Member] {
+        self.members.get(self.joined.get()..).unwrap_or_default()
+    }
+
+    /// No record covers any volume, so none is joining: the first record covers all.
+    pub fn all_joined(&mut self) {
+        self.joined = VolumeCount::of(self.members.len());
+    }
 }

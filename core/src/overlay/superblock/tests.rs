@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::disk::{Fault, Memory};
 use crate::overlay::block::seal;
 use crate::runtime::{Data, Wall};
-use crate::units::{ByteOffset, Epoch, Generation, Uuid, VolumeIndex};
+use crate::units::{ByteOffset, Epoch, Generation, Uuid, VolumeCount, VolumeIndex};
 use futures::executor::block_on;
 
 fn state(epoch: u64) -> GroupState {
@@ -31,6 +31,7 @@ fn state(epoch: u64) -> GroupState {
             sessions: Sessions { issued: 8, let_in: 7, bound: Generation { number: 2, id: 5 } },
             ..Member::new("pvc-1".parse().unwrap(), Uuid(5), 1 << 30)
         }],
+        joined: VolumeCount(1),
         active: Some(ActiveId {
             id: Uuid(6),
             generation: Generation { number: 3, id: 9 },
@@ -54,6 +55,7 @@ fn largest() -> GroupState {
                 ..Member::new(name(n), Uuid(5), 1 << 46)
             })
             .collect(),
+        joined: VolumeCount(63),
         undo: vec![Uuid(u128::MAX); UNDO_LOGS_MAX],
         ..state(9)
     }
@@ -82,6 +84,7 @@ fn a_state_reads_back_as_it_was_written_up_to_every_limit() {
         active: None,
         undo: vec![],
         members: vec![],
+        joined: VolumeCount(0),
         history: vec![],
         ..state(1)
     };
@@ -162,7 +165,7 @@ fn two_bad_slots_or_none_are_an_error_that_says_so() {
 fn a_newer_version_is_refused_even_beside_a_slot_of_ours() {
     let disk = two();
     let mut slot = disk.content()[SLOT_LEN..].to_vec();
-    seal(&mut slot, *b"USTDSUPB", 4);
+    seal(&mut slot, *b"USTDSUPB", 5);
     poke(&disk, u64_of(SLOT_LEN), &slot);
     assert_eq!(block_on(Superblock::open(disk)).unwrap_err().kind(), ErrorKind::TooNew);
 }
@@ -219,6 +222,9 @@ fn writes_come_in_the_order_of_their_calls() {
     assert_eq!(opened(&disk), state(4));
 }
 
+/// Bytes at the end that version 4 brought.
+const JOINED_LEN: usize = 2;
+
 /// Where the policy's fields behind `max_delay` are: version 3 brought them.
 fn newer_policy(bytes: &[u8]) -> std::ops::Range<usize> {
     let p = Policy::default();
@@ -233,7 +239,7 @@ fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
     old.intent = 0;
     old.members.iter_mut().for_each(Member::begin_anew);
     let mut bytes = encode(&old).unwrap();
-    bytes.truncate(bytes.len() - 4);
+    bytes.truncate(bytes.len() - 4 - JOINED_LEN);
     bytes.drain(newer_policy(&bytes));
     for m in &old.members {
         let name = m.volume.as_str().as_bytes();
@@ -245,10 +251,13 @@ fn version_1(s: &GroupState) -> (GroupState, Vec<u8>) {
 
 #[test]
 fn a_superblock_of_an_older_version_is_read_and_the_next_write_brings_it_up() {
-    let mut version_2 = encode(&state(2)).unwrap();
+    let mut version_3 = encode(&state(2)).unwrap();
+    version_3.truncate(version_3.len() - JOINED_LEN);
+    let mut version_2 = version_3.clone();
     version_2.drain(newer_policy(&version_2));
     let (old, version_1) = version_1(&state(2));
-    for (version, payload, old) in [(1, version_1, old), (2, version_2, state(2))] {
+    let versions = [(1, version_1, old), (2, version_2, state(2)), (3, version_3, state(2))];
+    for (version, payload, old) in versions {
         let mut slot = format::slot(&payload, 0, 9).to_vec();
         seal(&mut slot, *b"USTDSUPB", version);
         let disk = two();

@@ -104,7 +104,9 @@ async fn barrier<H: Host>(s: &Rc<Secondary<H>>, batch: &[Staged]) -> Result<()> 
                     w.push(Body::Flushed(b.sequence), true);
                 }
             }
-            Item::BeginEpoch(e, cut) => record::begin_epoch(s, *e, *cut).await?,
+            Item::BeginEpoch(e, cut, covers) => {
+                record::begin_epoch(s, *e, *cut, *covers).await?;
+            }
             Item::Stop(e) => record::stop(s, *e).await?,
             Item::Spared | Item::Write(..) | Item::Resync(..) | Item::Zero { .. } => {}
         }

@@ -17,12 +17,10 @@ pub(super) async fn read_old<H: Host>(
     s: &Rc<Secondary<H>>,
     batch: &[Staged],
 ) -> Result<Vec<Saved>> {
-    if !s.saving.get() {
-        return Ok(Vec::new());
-    }
     let mut wanted: Vec<(VolumeIndex, ByteRange, bool)> = Vec::new();
     for b in batch {
-        if let Some((v, range)) = b.item.place() {
+        // What nobody can be rolled back to is not saved.
+        if let Some((v, range)) = b.item.place().filter(|(v, _)| s.saving.get().covers(*v)) {
             let is_zero = matches!(b.item, Item::Zero { .. });
             if is_zero && bug(Bug::DiscardNotSaved) {
                 continue;

@@ -27,13 +27,13 @@ impl<E: Env> Leg<E> {
                 Link::Up(w) => w.clone(),
                 Link::Down | Link::Draining(_) => return self.enter_missing(volume, range),
             };
-            let undo_room = self.has_undo_room(&window, range);
+            let undo_room = self.has_undo_room(&window, volume, range);
             if self.has_room_beside_resync(&window, len) && undo_room {
                 self.note_delay(began);
                 self.counters.forwarded_bytes.add(range.len());
                 return self.enter_window(volume, range, body(), &window);
             }
-            if !undo_room && self.missing_bytes() > 0 {
+            if !undo_room && self.holding_up() > 0 {
                 // Degraded already, and waiting would not help: only a record makes undo room.
                 return self.enter_missing(volume, range);
             }
@@ -68,7 +68,7 @@ impl<E: Env> Leg<E> {
         let fits = window.has_room(len.saturating_add(spare));
         // Where undo space is what lacks, the VM's waiting would make no room.
         self.claimed.set(if owed && !fits { len } else { 0 });
-        (fits && self.has_undo_room(&window, range)).then(|| {
+        (fits && self.has_undo_room(&window, volume, range)).then(|| {
             self.counters.resync_bytes.add(len);
             drop(self.enter_window(volume, range, body(), &window));
         })
@@ -76,8 +76,9 @@ impl<E: Env> Leg<E> {
 
     /// How much a resync sends at once, at most `max`: what fits into its part of the window and
     /// into what is left of the undo space.
-    pub(crate) fn resync_step(&self, max: u64) -> u64 {
-        let undo = match self.window().filter(|_| self.promotable.get()) {
+    pub(crate) fn resync_step(&self, volume: VolumeIndex, max: u64) -> u64 {
+        let costs = |w: &Window| self.promotable.get() && w.is_saved(volume);
+        let undo = match self.window().filter(costs) {
             Some(w) => self.undo_limit.get().saturating_sub(w.undo_bytes()),
             None => u64::MAX,
         };
@@ -172,7 +173,10 @@ impl<E: Env> Leg<E> {
                     self.mark_missing(v, r);
                 }
                 Body::BeginEpoch(..) if bug(Bug::DroppedBeginKept) => {}
-                Body::BeginEpoch(..) => self.merge_spans(),
+                Body::BeginEpoch(..) => {
+                    self.merge_spans();
+                    window.set_saved(self.joined());
+                }
                 Body::Hello(_)
                 | Body::Flush
                 | Body::Ack(_)
@@ -199,10 +203,11 @@ impl<E: Env> Leg<E> {
     }
 
     /// What the peer says its open logs hold, and what it has not applied yet at its full cost.
-    fn has_undo_room(&self, window: &Window, range: ByteRange) -> bool {
+    fn has_undo_room(&self, window: &Window, volume: VolumeIndex, range: ByteRange) -> bool {
         let cost = range.round_out(CLUSTER).len();
         let used = window.undo_bytes();
-        !self.promotable.get() || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
+        let costs = self.promotable.get() && window.is_saved(volume);
+        !costs || used == 0 || used.saturating_add(cost) <= self.undo_limit.get()
     }
 }
 

@@ -6,12 +6,22 @@ use crate::bug::{Bug, bug};
 use crate::link::frame::Body;
 use crate::overlay::Bitmap;
 use crate::runtime::Env;
-use crate::units::{CLUSTER, Epoch};
+use crate::units::{CLUSTER, Epoch, VolumeCount};
 
 impl<E: Env> Leg<E> {
-    /// Whether an epoch can be closed now: the peer lacks nothing, no checkpoint is under way.
+    /// Whether an epoch can be closed now: the peer lacks nothing of the volumes that its checkpoint
+    /// covers, no checkpoint is under way.
     pub(crate) fn can_cut(&self) -> bool {
-        self.is_up() && self.spans.borrow().len() == 1 && self.missing_bytes() == 0
+        self.is_up() && self.spans.borrow().len() == 1 && self.holding_up() == 0
+    }
+
+    /// The volumes that a checkpoint cut now covers: those of the last one, and of those behind them,
+    /// in their order, as many as lack nothing.
+    fn next_covered(&self) -> VolumeCount {
+        let missing = self.missing.borrow();
+        let joined = self.joined().get();
+        let whole = |m: &&Bitmap| m.is_empty() || bug(Bug::JoinsLacking);
+        VolumeCount::of(joined + missing.iter().skip(joined).take_while(whole).count())
     }
 
     /// Closes the open epoch: `next` is opened. To be called right after [`can_cut`](Self::can_cut).
@@ -23,16 +33,20 @@ impl<E: Env> Leg<E> {
             *link = Link::Draining(window.clone());
         }
         drop(link);
+        // No await since it was seen that nothing is missing.
+        let covers = self.next_covered();
         let mut spans = self.spans.borrow_mut();
         let (closed, cut) = {
             let span = spans.back_mut()?;
             // The peer's record will be the one below the epoch that it begins.
             span.epoch = next.previous();
             span.cut = self.env.wall();
+            span.covers = covers;
             (span.epoch, span.cut)
         };
         let volumes = self.missing.borrow().len();
-        window.push(Body::BeginEpoch(next, cut), true);
+        window.push(Body::BeginEpoch(next, cut, covers), true);
+        window.set_saved(covers);
         spans.push_back(Span::new(next, volumes));
         Some(closed)
     }
@@ -68,6 +82,7 @@ impl<E: Env> Leg<E> {
         while spans.len() > 1 && spans.front().is_some_and(|s| s.epoch <= done) {
             if let Some(s) = spans.pop_front() {
                 self.promotable.set(true);
+                self.joined.set(s.covers);
                 completed = Some(Completed { epoch: s.epoch, cut: s.cut, bytes: s.bytes });
                 if bug(Bug::OneBitmap) {
                     spans.iter_mut().for_each(|s| s.unrecorded.fill(Bitmap::new()));
@@ -92,7 +107,7 @@ impl<E: Env> Leg<E> {
     pub(crate) fn is_undo_full(&self) -> bool {
         let Some(window) = self.window() else { return false };
         self.promotable.get()
-            && self.missing_bytes() > 0
+            && self.holding_up() > 0
             && self.spans.borrow().len() == 1
             && window.is_applied()
             && window.undo_bytes().saturating_add(CLUSTER) > self.undo_limit.get()

@@ -34,7 +34,7 @@ use crate::link::Window;
 use crate::overlay::Bitmap;
 use crate::overlay::Policy;
 use crate::runtime::{Env, Signal};
-use crate::units::{ByteRange, Epoch, VolumeIndex};
+use crate::units::{ByteRange, Epoch, VolumeCount, VolumeIndex};
 
 /// The sending half of a group with a peer.
 pub(crate) struct Leg<E: Env> {
@@ -48,6 +48,8 @@ pub(crate) struct Leg<E: Env> {
     link: RefCell<Link>,
     /// The peer holds a checkpoint, so what it is sent costs it undo space.
     pub(crate) promotable: Cell<bool>,
+    /// How many volumes its checkpoint covers. What the others lack holds up no epoch.
+    joined: Cell<VolumeCount>,
     /// The highest record of the peer that was heard of.
     recorded: Cell<Epoch>,
     /// Up to which epoch our own disks were flushed after its last local write.
@@ -90,6 +92,7 @@ impl<E: Env> Leg<E> {
             missing: RefCell::new(missing),
             link: RefCell::new(Link::Down),
             promotable: Cell::new(false),
+            joined: Cell::new(VolumeCount(u16::MAX)),
             recorded: Cell::default(),
             flushed: Cell::default(),
             closing: Cell::default(),
@@ -115,9 +118,17 @@ impl<E: Env> Leg<E> {
     }
 
     /// A session begins: what its hellos said decides what the peer has. `epoch` is the higher of
-    /// both sides' highest; `record` the peer's.
-    pub(crate) fn session_up(&self, window: Window, epoch: Epoch, record: Epoch) {
+    /// both sides' highest; `record` the peer's, and `joined` the volumes that it covers.
+    pub(crate) fn session_up(
+        &self,
+        window: Window,
+        epoch: Epoch,
+        record: Epoch,
+        joined: VolumeCount,
+    ) {
         self.promotable.set(record != Epoch::NONE);
+        self.joined.set(joined);
+        window.set_saved(joined);
         let lost = bug(Bug::LostSessionCompletes);
         let record = if lost { self.open_epoch().previous() } else { record };
         self.recorded.set(self.recorded.get().max(record));
@@ -210,6 +221,25 @@ impl<E: Env> Leg<E> {
     /// What the peer lacks, in bytes.
     pub(crate) fn missing_bytes(&self) -> u64 {
         self.missing.borrow().iter().map(Bitmap::bytes).sum()
+    }
+
+    /// What of that keeps the open epoch from being closed: joining volumes do not.
+    pub(crate) fn holding_up(&self) -> u64 {
+        self.missing.borrow().iter().take(self.joined.get().get()).map(Bitmap::bytes).sum()
+    }
+
+    /// The volumes that the peer's checkpoint covers; all, while it has none.
+    pub(crate) fn joined(&self) -> VolumeCount {
+        self.joined.get().min(VolumeCount::of(self.lens.len()))
+    }
+
+    pub(crate) fn set_joined(&self, joined: VolumeCount) {
+        self.joined.set(joined);
+    }
+
+    /// Whether the resync may go on with a volume: a joining one gives way to what holds up an epoch.
+    pub(crate) fn is_its_turn(&self, volume: VolumeIndex) -> bool {
+        self.joined().covers(volume) || self.holding_up() == 0
     }
 
     /// What no record covers, in bytes; counts twice what is both unrecorded and missing.

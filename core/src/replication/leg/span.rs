@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::link::Window;
 use crate::overlay::Bitmap;
 use crate::runtime::{Signal, Wall};
-use crate::units::{ByteRange, Epoch, VolumeIndex};
+use crate::units::{ByteRange, Epoch, VolumeCount, VolumeIndex};
 
 /// The writes of one open epoch.
 pub(super) struct Span {
@@ -21,6 +21,8 @@ pub(super) struct Span {
     /// Local writes of it in flight. More than one counter after spans were merged.
     pub(super) local: Vec<Rc<Cell<usize>>>,
     pub(super) cut: Wall,
+    /// Once it is closed: the volumes that its checkpoint covers.
+    pub(super) covers: VolumeCount,
     pub(super) bytes: u64,
 }
 
@@ -58,6 +60,7 @@ impl Span {
             settled: vec![Bitmap::new(); volumes],
             local: vec![Rc::default()],
             cut: Wall::default(),
+            covers: VolumeCount::default(),
             bytes: 0,
         }
     }

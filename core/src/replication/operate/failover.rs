@@ -9,6 +9,7 @@ use super::super::promoted::Promoted;
 use super::super::replica::slot_of;
 use super::super::secondary::Secondary;
 use super::set_generation;
+use crate::bug::{Bug, bug};
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::overlay::{Active, ActiveId, CommitPosition, Member, Role, Stage, UndoLog};
 use crate::runtime::Task;
@@ -84,10 +85,13 @@ impl<H: Host> Group<H> {
         s.ended.set(true);
         s.changed.wait_until(|| s.consumer_writes.get() == 0).await;
         let point = s.chain.point();
-        let old: Vec<Active<H::Disk>> = (0..s.volumes.len())
+        // Those that no checkpoint covers stay behind, in no group: nothing is known of them that the
+        // others could be consistent with.
+        let kept = if bug(Bug::FailoverKeepsJoining) { s.volumes.len() } else { s.covered().get() };
+        let old: Vec<Active<H::Disk>> = (0..kept)
             .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
             .collect();
-        let (id, actives) = if spec.keep_active {
+        let (id, mut actives) = if spec.keep_active {
             for a in &old {
                 a.flush().await?;
             }
@@ -98,6 +102,7 @@ impl<H: Host> Group<H> {
             s.changed.wait_until(|| s.holders.get()[slot_of(id)] == 0).await;
             (id, s.blank_actives(id))
         };
+        actives.truncate(kept);
         // A log that holds nothing is not on disk; there is nothing in it to undo.
         let logs: Vec<UndoLog<H::Disk>> =
             s.chain.logs().into_iter().filter(|l| l.used() > 0).collect();
@@ -116,9 +121,18 @@ impl<H: Host> Group<H> {
                 g.peer_address = None;
                 g.anew = false;
                 g.inbound = false;
+                if kept < g.members.len() {
+                    g.members.truncate(kept);
+                    // One of another shape.
+                    g.intent = g.intent.wrapping_add(1);
+                }
+                g.all_joined();
                 g.members.iter_mut().for_each(Member::begin_anew);
             })
             .await?;
+        if kept < s.volumes.len() {
+            self.let_go(kept);
+        }
         let record = self.state().record;
         s.chain.complete(record, actives);
         Ok(Promoted::new(

@@ -102,6 +102,9 @@ impl<H: Host> Group<H> {
                     // What is recorded is of an earlier pair; this one has no checkpoint yet.
                     s.record = Epoch::NONE;
                 }
+                if !line {
+                    s.all_joined();
+                }
                 s.blank = false;
                 s.peer_address = peer;
                 s.policy = spec.policy;
@@ -175,6 +178,7 @@ impl<H: Host> Group<H> {
                 s.undo.clear();
                 s.commit = CommitPosition::default();
                 s.record = Epoch::NONE;
+                s.all_joined();
                 if spec.inbound {
                     s.record = s.epoch;
                     s.epoch = s.epoch.next();

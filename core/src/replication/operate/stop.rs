@@ -40,6 +40,7 @@ impl<H: Host> Group<H> {
                 s.peer_address = None;
                 s.anew = false;
                 s.record = s.record.max(peer.last.get().epoch);
+                s.joined = peer.leg.joined();
             })
             .await?;
         *p.peer.borrow_mut() = None;
@@ -68,6 +69,7 @@ impl<H: Host> Group<H> {
                 s.role = Role::None;
                 s.stage = Stage::None;
                 s.record = Epoch::NONE;
+                s.all_joined();
                 s.epoch = s.epoch.max(open);
                 s.inbound = false;
             })

@@ -11,7 +11,7 @@ use crate::replication::ExportKind::Primary;
 use crate::replication::{LinkState, serve_link};
 use crate::runtime::{Buf, Data, Env, Stream as _};
 use crate::sim::{Sim, SimHost, SimStream};
-use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeIndex};
+use crate::units::{ByteRange, Epoch, Generation, Uuid, VolumeCount, VolumeIndex};
 
 const SIZE: u64 = 64 << 10;
 
@@ -30,6 +30,7 @@ fn hello(group: &str, generation: Generation) -> Hello {
         blank: false,
         anew: false,
         members: vec![("v0".parse().unwrap(), SIZE)],
+        joined: VolumeCount(1),
     }
 }
 
@@ -111,7 +112,13 @@ fn a_stranger_s_first_words_are_refused_with_a_reason() {
             (bytes(1, &Body::Hello(Box::new(hello("other", G1)))), "no group other"),
             (bytes(1, &Body::Hello(Box::new(hello("g", older)))), "generation"),
             (
-                bytes(1, &Body::Hello(Box::new(Hello { members: vec![], ..hello("g", G1) }))),
+                bytes(
+                    1,
+                    &Body::Hello(Box::new(Hello {
+                        members: vec![("x".parse().unwrap(), SIZE)],
+                        ..hello("g", G1)
+                    })),
+                ),
                 "volumes differ",
             ),
         ];
@@ -160,7 +167,7 @@ fn garbage_behind_a_good_hello_ends_the_session_and_spoils_nothing() {
             bytes(2, &nowhere),
             bytes(1, &Body::Status),
             bytes(2, &Body::Record(Epoch(9))),
-            bytes(2, &Body::BeginEpoch(Epoch(1), crate::runtime::Wall::default())),
+            bytes(2, &Body::BeginEpoch(Epoch(1), crate::runtime::Wall::default(), VolumeCount(1))),
             bytes(2, &Body::Stop(Epoch(50))),
         ];
         for rest in rest {

@@ -4,6 +4,7 @@ mod disk_faults;
 mod expand;
 mod garbage;
 mod interleavings;
+mod join;
 mod limits;
 mod link_faults;
 mod operations;

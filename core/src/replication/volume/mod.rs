@@ -17,6 +17,7 @@ use super::group::Group;
 use super::primary::Payload;
 use super::secondary::Secondary;
 use super::sessions::is_primary_of;
+use super::view::JOINING;
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::overlay::Stage;
 use crate::units::{ByteOffset, ByteRange, Generation, VolumeIndex};
@@ -119,6 +120,9 @@ impl<H: Host> Group<H> {
                 format!("{name}: not in this role and stage"),
             ));
         }
+        if !self.offers_of(index, kind) {
+            return Err(Error::own(ErrorKind::NotPermitted, format!("{name}: {JOINING}")));
+        }
         Ok(Volume(Rc::new(Opening { group: self.clone(), index, kind, generation, size, name })))
     }
 
@@ -142,6 +146,11 @@ impl<H: Host> Group<H> {
                 runs && s.record != crate::units::Epoch::NONE && self.running_secondary().is_some()
             }
         }
+    }
+
+    /// Whether this volume of that kind can be opened now: there is no view of one that is joining.
+    pub fn offers_of(&self, index: VolumeIndex, kind: ExportKind) -> bool {
+        self.offers(kind) && (kind != ExportKind::View || self.state().joined.covers(index))
     }
 
     fn inbound_gone(&self) {

@@ -225,6 +225,7 @@ fn group_status(
             uri: String::new(),
             clients: engine.clients,
         }],
+        joining: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) fn draw(r: &mut Random) -> Plan {
     let mut setting = Setting::draw(r, Mix::Growth);
     harden(&mut setting, r);
     setting.sizes.truncate(3);
+    setting.first = setting.sizes.len();
     // A slow world takes its time; what grows here is closed and opened again and again.
     setting.slowness[0] = setting.slowness[0].min(2000);
     let grown = |size: &u64| (size + pick(r, &[0, 1, 8, 40, 100]) * SECTOR).min(LONGEST);

@@ -20,6 +20,7 @@ pub(super) fn draw(r: &mut Random) -> Plan {
         setting.sizes.push((r.below(60) + 8) * SECTOR);
     }
     setting.room.clone_from(&setting.sizes);
+    setting.first = setting.sizes.len();
     setting.intent_hot = 0;
     setting.slowness = [pick(r, &[400, 2000]), pick(r, &[60, 1000])];
     setting.disk_slowness = [(1, pick(r, &[8, 30])), (1, 1)];

@@ -8,6 +8,7 @@
 //!   return      the old primary starts, becomes the secondary, gets everything
 //!   restart     both sides are opened after they were killed under load
 //!   expand      of one volume of a running group: secondary first, then primary
+//!   join        of a volume: secondary first, then primary, and the record that covers it
 //! ```
 
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct Scene {
 
 const SIZES: [u64; 3] = [24 << 10, (36 << 10) + SECTOR, 10 << 10];
 
+/// The volume that may join.
+const JOINS: u64 = (28 << 10) + 3 * SECTOR;
+
 /// Volume 1 ends within a cluster; what it grows by begins there.
 const BY: u64 = 11 * SECTOR;
 
@@ -40,8 +44,9 @@ const BY: u64 = 11 * SECTOR;
 pub(super) fn setting() -> Setting {
     let room = SIZES.map(|s| s + 2 * BY);
     Setting {
-        sizes: SIZES.to_vec(),
-        room: room.to_vec(),
+        sizes: [&SIZES[..], &[JOINS]].concat(),
+        first: SIZES.len(),
+        room: [&room[..], &[JOINS]].concat(),
         alignment: [512, 512],
         policy: Policy {
             mode: Mode::Checkpointed,
@@ -103,6 +108,8 @@ pub fn scenes() -> Vec<Scene> {
         restart(),
         expand(1),
         expand(0),
+        join(1),
+        join(0),
     ]
 }
 
@@ -221,5 +228,24 @@ fn expand(side: usize) -> Scene {
         vec![data(1, end, 2500), Op::Pause(5000)],
     ];
     let name = if side == 0 { "expand the primary" } else { "expand the secondary" };
+    Scene { name, before: Some(before), during: during.concat(), least: 20 }
+}
+
+fn join(side: usize) -> Scene {
+    let mut before = [settled(), load(500)].concat();
+    if side == 0 {
+        before.extend([Op::Join(false), Op::Pause(500_000)]);
+    }
+    let during = [
+        vec![Op::Join(side == 0), data(3, 2000, 9000), Op::Pause(500_000)],
+        load(1300),
+        vec![data(3, 7000, 3000)],
+        checkpoint(100_000).to_vec(),
+        vec![data(3, 0, 6000), Op::Pause(3000)],
+        load(1900),
+        checkpoint(100_000).to_vec(),
+        vec![data(3, 8000, 2500), Op::Pause(5000)],
+    ];
+    let name = if side == 0 { "join the primary" } else { "join the secondary" };
     Scene { name, before: Some(before), during: during.concat(), least: 20 }
 }
