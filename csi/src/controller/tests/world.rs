@@ -225,7 +225,6 @@ fn group_status(
             uri: String::new(),
             clients: engine.clients,
         }],
-        joining: Vec::new(),
     }
 }
 
