@@ -165,7 +165,7 @@ impl Player {
 
     /// A promoted group has the volumes that its checkpoint covers, and no other.
     pub(super) fn check_kept(&mut self, s: &GroupStatus, before: Option<Before>) {
-        let kept = VolumeCount::of(self.volumes(1 - self.primary));
+        let kept = s.volumes;
         let landed = s.checkpoint.epoch.0;
         if kept < self.covered {
             let text = format!(
