@@ -48,6 +48,21 @@ pub struct BlockReplicationStatus {
     /// The last failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<FailoverStatus>,
+    /// Volumes that join the running group: no checkpoint covers them yet, and a failover now would
+    /// leave them behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["volume"],
+    ))]
+    pub joining: Vec<JoiningStatus>,
+    /// Volumes that a failover left behind, until they join again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["volume"],
+    ))]
+    pub left_behind: Vec<LeftBehindStatus>,
     /// Each replica as it was last seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
@@ -133,6 +148,26 @@ pub struct FailoverStatus {
     pub target: String,
     /// The checkpoint that the new primary has gone back to, or a later one.
     pub checkpoint: i64,
+}
+
+/// A volume that joins a running group.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct JoiningStatus {
+    /// The volume.
+    pub volume: String,
+    /// How much of all that joins has been sent, in percent. Absent: nobody knows yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_percent: Option<i64>,
+}
+
+/// A volume that a failover left behind.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehindStatus {
+    /// The volume.
+    pub volume: String,
+    /// The node that serves it, alone.
+    pub node: String,
 }
 
 /// One replica of the group, as last seen.

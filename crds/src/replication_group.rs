@@ -76,6 +76,14 @@ pub struct ReplicationGroupSpec {
     /// The replica that keeps the copy. Absent: the primary is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secondary: Option<GroupSide>,
+    /// Volumes that a failover left behind, because no checkpoint covered them yet, until they join
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["volume"],
+    ))]
+    pub left_behind: Vec<LeftBehind>,
     /// The last change of primary. While the primary's engine does not know spec.generation yet, the
     /// operator finishes this promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +108,29 @@ pub struct GroupMember {
     /// Its size in bytes.
     #[schemars(range(min = 512))]
     pub size_bytes: i64,
+    /// The generation in which it joins the running group: no checkpoint covers it yet, and a failover
+    /// leaves it behind. Absent: checkpoints cover it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = GENERATION_PATTERN), length(max = 40))]
+    pub joining: Option<String>,
+}
+
+impl GroupMember {
+    /// A volume that checkpoints cover, or will from the first one on.
+    pub fn new(volume: impl Into<String>, size_bytes: i64) -> Self {
+        Self { volume: volume.into(), size_bytes, joining: None }
+    }
+}
+
+/// A volume that was in the group when its primary was lost, and not covered by a checkpoint.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// The volume's handle.
+    #[schemars(length(max = 253))]
+    pub volume: String,
+    /// The node whose replica is the only good one.
+    #[schemars(length(max = 253), regex(pattern = NODE_PATTERN))]
+    pub node: String,
 }
 
 /// One replica of the group.

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use understudy_core::engine::api::{ByteLen, Generation, Uuid, VolumeId};
-use understudy_crds::replication_group::GroupSide;
+use understudy_crds::replication_group::{GroupMember, GroupSide};
 use understudy_crds::{ReplicatedVolume, ReplicatedVolumeSpec, ReplicationGroup};
 
 /// The name that CreateVolume was called with, where it is not the handle.
@@ -150,6 +150,16 @@ impl Volume {
         &self.object
     }
 
+    /// Where it was alone, before it joined the group that it is in; the object keeps that.
+    pub fn before(&self) -> Option<Alone> {
+        let spec = &self.object.spec;
+        Some(Alone {
+            node: spec.node.clone()?,
+            pool: spec.pool.as_ref()?.parse().ok()?,
+            generation: spec.generation.as_ref()?.parse().ok()?,
+        })
+    }
+
     fn write_place(&mut self) {
         let spec = &mut self.object.spec;
         match &self.place {
@@ -190,6 +200,17 @@ pub struct Side {
     pub node: String,
     /// The pool it lies in.
     pub pool: Uuid,
+}
+
+/// How a group stands to a volume of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Its primary serves it, and a failover takes it along.
+    Covered,
+    /// It joins: where it was alone it is served on, also under the generation that it had there.
+    Joining,
+    /// There was a failover meanwhile, and nobody has looked yet whether it was left behind.
+    Undecided,
 }
 
 /// Who is who in a group.
@@ -233,6 +254,20 @@ impl Group {
         let text = volume.to_string();
         let member = self.object.spec.members.iter().find(|member| member.volume == text)?;
         Some(ByteLen(u64::try_from(member.size_bytes).unwrap_or(0)))
+    }
+
+    /// How the group stands to a volume that says it is in it.
+    pub fn standing(&self, volume: &VolumeId) -> Standing {
+        let text = volume.to_string();
+        match self.object.spec.members.iter().find(|member| member.volume == text) {
+            Some(GroupMember { joining: None, .. }) => Standing::Covered,
+            Some(GroupMember { joining: Some(generation), .. })
+                if *generation == self.object.spec.generation =>
+            {
+                Standing::Joining
+            }
+            Some(_) | None => Standing::Undecided,
+        }
     }
 
     /// The same group with another size of a member.

@@ -1,5 +1,6 @@
 //! Engines and a store in memory, for tests: the engine API's rules, no data.
 
+mod machine;
 mod store;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use understudy_core::engine::api::{
     Address, EngineStatus, Epoch, Generation, GroupId, GroupStatus, LinkState, Member, Policy,
-    Refusal, ReplicaStatus, Role, Stage, Start, Uuid, VolumeId,
+    Refusal, ReplicaStatus, Role, Stage, Uuid, VolumeId,
 };
 use understudy_core::engine::client::ClientError;
 use understudy_core::units::ByteLen;
@@ -27,6 +28,8 @@ pub(crate) struct Held {
     pub(crate) members: Vec<Member>,
     pub(crate) policy: Policy,
     pub(crate) record: u64,
+    /// Members that no checkpoint covers yet.
+    pub(crate) joining: Vec<VolumeId>,
 }
 
 /// One engine.
@@ -54,8 +57,12 @@ pub(crate) struct World {
     /// Where there is a cluster: what the CSI driver made.
     pub(crate) volumes: Mutex<Option<BTreeMap<VolumeId, Volume>>>,
     pub(crate) pods: Mutex<Vec<Pod>>,
+    /// The volumes whose pods were last looked for.
+    pub(crate) asked_pods_of: Mutex<String>,
     /// Pods that were deleted, as `NAME`, or `NAME!` by force.
     pub(crate) deleted: Mutex<Vec<String>>,
+    /// Bytes of joining volumes that are not sent; with any, no checkpoint covers them.
+    pub(crate) unsent: Mutex<u64>,
     /// How many effects the operator may still have before it is killed; `None`: any number.
     pub(crate) fuse: Mutex<Option<usize>>,
 }
@@ -101,8 +108,18 @@ impl World {
             let Some(other) = other.and_then(|m| m.groups.get_mut(&group)) else { continue };
             if other.role == Role::Secondary && other.generation == generation {
                 other.record = other.record.max(1);
-                let record = other.record;
-                machines.get_mut(&primary).unwrap().groups.get_mut(&group).unwrap().record = record;
+                let there = other.clone();
+                let own = machines.get_mut(&primary).unwrap().groups.get_mut(&group).unwrap();
+                own.record = there.record;
+                // The secondary's word counts: what it has not, the primary may not have.
+                assert!(there.members.starts_with(&own.members), "a session would be refused");
+                if *self.unsent.lock().unwrap() == 0 {
+                    let own_members = own.members.clone();
+                    own.joining.clear();
+                    let covered = |v: &VolumeId| own_members.iter().any(|m| m.volume == *v);
+                    let other = machines.get_mut(&secondary).unwrap().groups.get_mut(&group);
+                    other.unwrap().joining.retain(|v| !covered(v));
+                }
             }
         }
         for machine in machines.values_mut() {
@@ -175,7 +192,10 @@ impl Engines for World {
             checkpoint_done: None,
             checkpoint_bytes: ByteLen(0),
             bytes_at_risk: ByteLen(0),
-            missing: ByteLen(0),
+            missing: ByteLen(match held.joining.as_slice() {
+                [] => 0,
+                _ => *self.unsent.lock().unwrap(),
+            }),
             resync_rate: ByteLen(0),
             window: ByteLen(0),
             undo: ByteLen(0),
@@ -187,7 +207,7 @@ impl Engines for World {
             frames_applied: 0,
             error: None,
             exports: Vec::new(),
-            joining: Vec::new(),
+            joining: held.joining.clone(),
         };
         let replica = |(volume, size): (&VolumeId, &ByteLen)| ReplicaStatus {
             volume: volume.clone(),
@@ -218,134 +238,5 @@ impl Engines for World {
             std::future::pending::<()>().await;
         }
         answer
-    }
-}
-
-impl Machine {
-    fn run(&mut self, call: &Call) -> Result<Option<Epoch>, ClientError> {
-        match call {
-            Call::CreateReplica(member) => {
-                let size = *self.replicas.entry(member.volume.clone()).or_insert(member.size);
-                if size != member.size {
-                    return Err(refused(Refusal::Exists, "another size"));
-                }
-                Ok(None)
-            }
-            Call::ExpandReplica(member) => {
-                let size = self.replicas.get_mut(&member.volume);
-                let size = size.ok_or_else(|| refused(Refusal::NotFound, "no such replica"))?;
-                *size = (*size).max(member.size);
-                let size = *size;
-                let held = self.groups.values_mut().flat_map(|h| &mut h.members);
-                held.filter(|m| m.volume == member.volume).for_each(|m| m.size = size);
-                Ok(None)
-            }
-            Call::DeleteReplica(volume) => {
-                let holds = |h: &Held| h.members.iter().any(|m| m.volume == *volume);
-                // A member of a primary that is alone may leave.
-                let alone = |h: &Held| h.role == Role::Primary && h.peer.is_none();
-                let runs = |h: &Held| holds(h) && h.stage != Stage::None && !alone(h);
-                if self.groups.values().any(runs) {
-                    return Err(refused(Refusal::WrongState, "its group runs"));
-                }
-                self.replicas.remove(volume);
-                self.groups.retain(|_, h| h.members.iter().all(|m| m.volume != *volume));
-                Ok(None)
-            }
-            Call::Start(start) => self.start(start),
-            Call::SetPolicy { group, generation, policy } => {
-                self.held(group, *generation)?.policy = policy.clone();
-                Ok(None)
-            }
-            Call::Checkpoint { group, generation, .. } => {
-                self.checkpoints += 1;
-                let held = self.held(group, *generation)?;
-                held.record += 1;
-                Ok(Some(Epoch(held.record)))
-            }
-            Call::Stop { group, generation, abandon_peer } => {
-                let held = self.held(group, *generation)?;
-                if held.role == Role::Secondary {
-                    if !abandon_peer {
-                        return Err(refused(Refusal::WrongState, "stopped at its primary"));
-                    }
-                    (held.stage, held.record) = (Stage::None, 0);
-                }
-                held.peer = None;
-                Ok(None)
-            }
-            Call::Failover(order) => {
-                let held = self.groups.get_mut(&order.group);
-                let held = held.ok_or_else(|| refused(Refusal::NotFound, "no such group"))?;
-                if held.generation == order.new {
-                    return Ok(Some(Epoch(held.record)));
-                }
-                if held.generation != order.replace || held.record == 0 {
-                    return Err(refused(Refusal::WrongState, "stale, or nothing to promote"));
-                }
-                held.generation = order.new;
-                held.role = Role::Primary;
-                held.stage = Stage::Failover;
-                held.peer = None;
-                Ok(Some(Epoch(held.record)))
-            }
-        }
-    }
-
-    fn holder(&self, volume: &VolumeId) -> Option<GroupId> {
-        let mut groups = self.groups.iter();
-        let holds = |h: &Held| h.members.iter().any(|m| m.volume == *volume);
-        groups.find(|(_, h)| holds(h)).map(|(name, _)| name.clone())
-    }
-
-    fn held(&mut self, group: &GroupId, generation: Generation) -> Result<&mut Held, ClientError> {
-        let held = self.groups.get_mut(group);
-        let held = held.ok_or_else(|| refused(Refusal::NotFound, "no such group"))?;
-        if held.generation != generation {
-            return Err(refused(Refusal::WrongState, "stale generation"));
-        }
-        Ok(held)
-    }
-
-    fn start(&mut self, start: &Start) -> Result<Option<Epoch>, ClientError> {
-        for member in &start.members {
-            if self.replicas.get(&member.volume) != Some(&member.size) {
-                return Err(refused(Refusal::NotFound, "no such replica"));
-            }
-            if let Some(other) = self.holder(&member.volume).filter(|g| *g != start.group) {
-                let old = self.groups.get_mut(&other).unwrap();
-                let older = old.generation.number < start.generation.number;
-                if !start.adopt || old.peer.is_some() || old.role != Role::Primary || !older {
-                    return Err(refused(Refusal::Exists, "it belongs to another group"));
-                }
-                old.members.retain(|m| m.volume != member.volume);
-                self.groups.retain(|_, held| !held.members.is_empty());
-            }
-        }
-        if let Some(held) = self.groups.get(&start.group) {
-            if held.generation.number > start.generation.number {
-                return Err(refused(Refusal::WrongState, "stale generation"));
-            }
-            if held.generation == start.generation && held.role != start.role {
-                return Err(refused(Refusal::Exists, "another role in this generation"));
-            }
-            if held.stage == Stage::Running && held.role == Role::Secondary {
-                if held.generation == start.generation {
-                    return Ok(None);
-                }
-                return Err(refused(Refusal::WrongState, "it runs already: stop it first"));
-            }
-        }
-        let held = Held {
-            generation: start.generation,
-            role: start.role,
-            stage: Stage::Running,
-            peer: start.peer.clone(),
-            members: start.members.clone(),
-            policy: start.policy.clone(),
-            record: 0,
-        };
-        self.groups.insert(start.group.clone(), held);
-        Ok(None)
     }
 }

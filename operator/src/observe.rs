@@ -87,11 +87,12 @@ pub async fn observe<E: Engines, S: Store>(
 ) -> Result<Observed, StoreError> {
     let group = store.group(&desired.group).await?;
     let status = store.status(&desired.name).await?;
-    let names = volumes(desired, group.as_ref());
-    let volumes = store.volumes(&names).await?;
+    let volumes = store.volumes(&volumes(desired, group.as_ref())).await?;
     let pods = match group.as_ref().and_then(|g| g.spec.promotion.as_ref()) {
         Some(last) if volumes.is_some() && last.pods.as_ref().is_none_or(|p| !p.is_empty()) => {
-            store.pods(&names).await?
+            // A device of any other volume is not of the generation that was replaced.
+            let members = group.iter().flat_map(|g| &g.members).map(|m| m.volume.clone());
+            store.pods(&members.collect::<Vec<_>>()).await?
         }
         _ => Vec::new(),
     };
@@ -118,11 +119,13 @@ pub async fn observe<E: Engines, S: Store>(
     })
 }
 
-/// The group's volumes, and those that it is to have.
+/// The group's volumes, those that it is to have, and those that it left behind.
 fn volumes(desired: &Desired, group: Option<&Group>) -> Vec<VolumeId> {
-    let members = group.into_iter().flat_map(|g| &g.members).map(|m| &m.volume);
-    let wanted = desired.volumes.iter().flatten().map(|v| &v.member.volume);
-    members.chain(wanted).collect::<BTreeSet<_>>().into_iter().cloned().collect()
+    let members = group.into_iter().flat_map(|g| &g.members).map(|m| m.volume.clone());
+    let wanted = desired.volumes.iter().flatten().map(|v| v.member.volume.clone());
+    let left = group.into_iter().flat_map(|g| &g.spec.left_behind);
+    let left = left.filter_map(|l| l.volume.parse().ok());
+    members.chain(wanted).chain(left).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The time for conditions and their like.

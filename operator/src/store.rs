@@ -81,6 +81,34 @@ impl Group {
     }
 }
 
+impl Group {
+    /// The members that join in the present generation.
+    pub fn joining(&self) -> Vec<&Member> {
+        self.marked(|mark| mark == self.spec.generation)
+    }
+
+    /// The members that joined before the last failover, of which nobody has looked yet whether they
+    /// were left behind.
+    pub fn undecided(&self) -> Vec<&Member> {
+        self.marked(|mark| mark != self.spec.generation)
+    }
+
+    /// Whether no checkpoint covers the member yet, as far as this object knows.
+    pub fn joins(&self, volume: &VolumeId) -> bool {
+        self.marked(|_| true).iter().any(|m| m.volume == *volume)
+    }
+
+    /// Whether it is a member.
+    pub fn has(&self, volume: &VolumeId) -> bool {
+        self.members.iter().any(|m| m.volume == *volume)
+    }
+
+    fn marked(&self, is: impl Fn(&str) -> bool) -> Vec<&Member> {
+        let pairs = self.members.iter().zip(&self.spec.members);
+        pairs.filter(|(_, m)| m.joining.as_deref().is_some_and(&is)).map(|(m, _)| m).collect()
+    }
+}
+
 /// A `ReplicatedVolume`, parsed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Volume {

@@ -152,9 +152,10 @@ fn group(generation: &str) -> ReplicationGroupSpec {
     ReplicationGroupSpec {
         owner: Owner { namespace: "shop".to_owned(), name: "web".to_owned() },
         generation: generation.to_owned(),
-        members: vec![GroupMember { volume: "root".to_owned(), size_bytes: 512 }],
+        members: vec![GroupMember::new("root", 512)],
         primary: GroupSide { node: "a".to_owned(), pool: "01".to_owned(), policy: None },
         secondary: None,
+        left_behind: Vec::new(),
         promotion: None,
     }
 }

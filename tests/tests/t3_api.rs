@@ -131,6 +131,39 @@ async fn every_rule_accepts_the_right_and_refuses_the_wrong_with_its_message() {
     }
 }
 
+#[tokio::test]
+async fn a_running_replication_may_be_given_more_claims_and_its_group_more_members() {
+    if !programs::require("a source that grows", &programs::T3[..3]) {
+        return;
+    }
+    let bench = Bench::shared().unwrap();
+    let client = bench.client().await.unwrap();
+    let object = object("BlockReplication", "grows", &cases::replication());
+    let mut stored = send(&client, REPLICATIONS, &object, false).await.unwrap();
+    let claims = stored["spec"]["source"]["persistentVolumeClaims"].as_array_mut().unwrap();
+    claims.push(json!({ "name": "extra" }));
+    send(&client, REPLICATIONS, &stored, true).await.unwrap();
+
+    let group = cases::group("1-00000000000000aa", "a");
+    let group = self::object("ReplicationGroup", "shop.grows", &group);
+    let stored = send(&client, GROUPS, &group, false).await.unwrap();
+    let with = |joining: &str, left: &str| {
+        let mut object = stored.clone();
+        let member = json!({ "volume": "extra", "sizeBytes": 4096, "joining": joining });
+        object["spec"]["members"].as_array_mut().unwrap().push(member);
+        object["spec"]["leftBehind"] = json!([{ "volume": "other", "node": left }]);
+        object
+    };
+    send(&client, GROUPS, &with("1-00000000000000aa", "b"), true).await.unwrap();
+    for (joining, left, words) in [
+        ("yes", "b", "members[1].joining in body should match"),
+        ("1-00000000000000aa", "../b", "leftBehind[0].node in body should match"),
+    ] {
+        let refusal = send(&client, GROUPS, &with(joining, left), true).await.unwrap_err();
+        assert!(refusal.contains(words), "wanted {words:?} in:\n{refusal}");
+    }
+}
+
 /// The paths of all objects below a schema, as `kubectl explain` takes them.
 fn levels(path: &str, schema: &Value, found: &mut Vec<String>) {
     let schema = if schema["type"] == "array" { &schema["items"] } else { schema };

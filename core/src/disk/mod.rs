@@ -162,9 +162,9 @@ pub trait Dir: Clone + 'static {
     fn list(&self) -> impl Future<Output = Result<Vec<String>>> + 'static;
 }
 
-/// How many regions of 1 MiB an intent log keeps marked only for speed, unless told otherwise: after a crash so
-/// much is sent again in vain at most.
-pub const INTENT_HOT: usize = 1024;
+/// How many regions of 1 MiB an intent log keeps marked only for speed, at most and unless told otherwise: after a
+/// crash so much is sent again in vain. A quarter of them at rest.
+pub const INTENT_HOT: usize = 4096;
 
 /// What a group runs on: a shard in production, a node of the simulator in tests.
 pub trait Host: Env {

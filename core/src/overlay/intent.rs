@@ -8,8 +8,14 @@
 //!   caller 2 ──┴► commit 1 ─ flush ──┴─► commit 2 ─ flush ─►
 //!
 //!   sweep(keep):  marks that nothing needs are dropped in memory; the disk follows with the next
-//!                 commit. The regions marked last stay, so many, so that steady writing pays no sync.
+//!                 commit. Of the regions marked last some stay, so that steady writing pays no sync:
+//!
+//!   0 ─────────────────── a quarter ──────────────────────────── most ───────────►
+//!      stay                           go one by one, slowly             go at once
 //! ```
+//! A write in a region that was dropped pays a sync. Between a quarter and `most` they are dropped so slowly
+//! (all of it in `FREE_TIME`) that these syncs stay few however widely is written; beyond `most` it is
+//! the other way about: a crash makes good no more than that.
 //!
 //! A superset at every moment: a bit is cleared on disk only after nobody relied on it, and a bad
 //! sector reads as all marked. Memory: two bits a region, 256 KiB for 1 TiB. `format.rs` has the bytes.
@@ -23,17 +29,21 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, join_all};
 
 use self::format::{Bits, Layout};
 use crate::disk::{Disk, Error, ErrorKind, Result, settle};
-use crate::runtime::Data;
+use crate::runtime::{Data, Mono};
 use crate::units::{ByteOffset, ByteRange, VolumeIndex, u64_of};
 
 /// The unit of the intent log, in bytes.
 pub const INTENT_REGION: u64 = 1 << 20;
+
+/// In so much time as many marks are dropped as may stay at most.
+const FREE_TIME: Duration = Duration::from_secs(128);
 
 pub use crate::disk::INTENT_HOT;
 
@@ -51,8 +61,10 @@ struct Inner<D> {
     dirty: BTreeSet<u64>,
     /// When regions were marked last, by a counter of marks.
     recent: BTreeMap<u64, u64>,
-    /// How many of these a sweep leaves alone.
-    hot: usize,
+    /// How many of these a sweep leaves alone at most.
+    most: usize,
+    /// When a sweep last dropped some of these that need not go at once.
+    freed: Mono,
     clock: u64,
     /// The regions of marks that have not returned yet.
     pending: BTreeMap<u64, Vec<Range<u64>>>,
@@ -111,7 +123,8 @@ impl<D: Disk> IntentLog<D> {
             stored,
             dirty,
             recent: BTreeMap::new(),
-            hot: INTENT_HOT,
+            most: INTENT_HOT,
+            freed: Mono::default(),
             clock: 0,
             pending: BTreeMap::new(),
             next_pending: 0,
@@ -245,10 +258,10 @@ impl<D: Disk> IntentLog<D> {
     }
 
     /// Whether the disk has so many marks more than are wanted that a commit is due although nobody waits
-    /// for one: an eighth of the hot ones. So a crash makes good little more than those.
+    /// for one: a 32nd of those that may stay. So a crash makes good little more than those.
     pub fn is_due(&self) -> bool {
         let inner = self.0.borrow();
-        inner.commit.is_none() && inner.dropped > inner.hot / 8
+        inner.commit.is_none() && inner.dropped > inner.most / 32
     }
 
     /// How often it was made durable, or began to be.
@@ -257,18 +270,19 @@ impl<D: Disk> IntentLog<D> {
     }
 
     /// Lets a sweep leave alone at most so many regions; without this [`INTENT_HOT`].
-    pub fn limit_hot(&self, hot: usize) {
-        self.0.borrow_mut().hot = hot;
+    pub fn limit_hot(&self, most: usize) {
+        self.0.borrow_mut().most = most;
     }
 
     /// Drops the marks of regions for which `keep` is false, save the hot ones, marked last, and
     /// those of marks that have not returned yet. In memory; the disk follows with the next commit.
     /// `keep` must not call this log.
-    pub fn sweep(&self, keep: impl Fn(VolumeIndex, ByteRange) -> bool) {
+    pub fn sweep(&self, now: Mono, keep: impl Fn(VolumeIndex, ByteRange) -> bool) {
         let inner = &mut *self.0.borrow_mut();
+        let stay = inner.how_many_stay(now);
         let hot_since = {
             let mut times: Vec<u64> = inner.recent.values().copied().collect();
-            match times.len().saturating_sub(inner.hot) {
+            match times.len().saturating_sub(stay) {
                 0 => 0,
                 cold if cold == times.len() => u64::MAX,
                 cold => *times.select_nth_unstable(cold).1,
@@ -303,9 +317,20 @@ impl<D: Disk> Inner<D> {
         regions.all(|r| self.wanted.has(r) && self.stored.has(r))
     }
 
+    /// How many of the regions marked last a sweep leaves alone now.
+    fn how_many_stay(&mut self, now: Mono) -> usize {
+        let passed = now.since(self.freed).min(FREE_TIME).as_micros();
+        let go = u128::from(u64_of(self.most)) * passed / FREE_TIME.as_micros();
+        if go > 0 {
+            self.freed = now;
+        }
+        let go = usize::try_from(go).unwrap_or(usize::MAX);
+        self.recent.len().saturating_sub(go).clamp(self.most / 4, self.most)
+    }
+
     fn touch(&mut self, regions: &Range<u64>) {
-        // More than the hot set at once is no sign of where the next writes go.
-        if regions.end - regions.start <= u64_of(self.hot) {
+        // More than may stay at once is no sign of where the next writes go.
+        if regions.end - regions.start <= u64_of(self.most) {
             self.clock += 1;
             for region in regions.clone() {
                 self.recent.insert(region, self.clock);

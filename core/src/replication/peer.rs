@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::leg::Leg;
 use crate::disk::Host;
 use crate::overlay::IntentLog;
-use crate::runtime::Task;
+use crate::runtime::{Mono, Task};
 use crate::units::{ByteRange, VolumeIndex};
 
 /// What a primary with a peer has besides.
@@ -66,8 +66,8 @@ impl<H: Host> Peer<H> {
     }
 
     /// Clears the intent marks that nothing relies on any more.
-    pub(crate) fn sweep_intent(&self) {
-        self.intent.sweep(|v, r| {
+    pub(crate) fn sweep_intent(&self, now: Mono) {
+        self.intent.sweep(now, |v, r| {
             self.leg.is_relied_on(v, r)
                 || self.in_path.borrow().iter().any(|(iv, ir)| *iv == v && ir.overlaps(r))
         });

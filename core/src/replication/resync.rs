@@ -1,8 +1,9 @@
 //! Sends what the peer lacks: nothing but writes of an epoch that can't close before they are sent.
 //!
 //! ```text
-//!   missing ─► lock the range ─► read our disk ─► its frame enters the window ─► unlock ─► pace
-//!                                                 now and then: both sides flush; sent for good
+//!   missing ─┬► lock the range ─► read our disk ─► its frame enters the window ─► unlock ─► pace
+//!            ├► ...                                at most 16 at once, 1 MiB of them
+//!            └► now and then, alone: both sides flush; sent for good
 //! ```
 //! The read and the place in the stream are under the range's lock, so no write of the VM can come
 //! in between. The VM goes first: the resync uses at most half of the window, unless it falls behind
@@ -12,6 +13,9 @@ mod pace;
 
 use std::rc::Rc;
 use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use self::pace::Pace;
 use super::peer::Peer;
@@ -32,6 +36,12 @@ const SMALL: u64 = 64 << 10;
 /// How long the resync waits for room before it looks again whether it has fallen behind its floor.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// The most steps under way at once: what lies scattered takes a disk as long for one piece as for many.
+const STEPS_MAX: usize = 16;
+
+/// The most bytes of the steps under way, read and not yet in the window.
+const UNDER_WAY_MAX: u64 = 1 << 20;
+
 /// Runs until cancelled.
 pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
     let mut pace = Pace::new(p.host.now());
@@ -45,39 +55,93 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
         }
         for i in 0..p.volumes.len() {
             let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
-            let mut from = 0;
-            while let Some(range) = peer
-                .leg
-                .next_missing(v, from, peer.leg.resync_step(v, STEP))
-                .filter(|_| peer.leg.is_up() && peer.leg.is_its_turn(v))
-            {
-                let now = p.host.now();
-                let (floor, ceiling) = {
-                    let policy = p.policy.borrow();
-                    (policy.resync_floor, policy.resync_ceiling)
-                };
-                if let Some(wait) = pace.wait(now, ceiling) {
-                    p.host.sleep(wait).await;
+            pass(&p, &peer, v, &mut pace, &mut unsettled).await;
+        }
+    }
+}
+
+/// Why no step is started before all that are under way have ended.
+enum Pause {
+    /// One found no room in the window.
+    Room,
+    /// One could not read the disk.
+    Error,
+}
+
+/// Sends what the peer lacks of one volume, once from its first byte to its last, several steps at once.
+/// Nothing but steps is awaited while one is under way: they hold range locks.
+async fn pass<H: Host>(
+    p: &Rc<Primary<H>>,
+    peer: &Rc<Peer<H>>,
+    v: VolumeIndex,
+    pace: &mut Pace,
+    unsettled: &mut u64,
+) {
+    let mut steps = FuturesUnordered::new();
+    let (mut from, mut under_way) = (0, 0);
+    let mut pause = None;
+    // After one that found no room, so that it is this one which gets the next.
+    let mut alone = false;
+    loop {
+        if steps.is_empty() {
+            match pause.take() {
+                Some(Pause::Room) => wait_for_room(p, peer).await,
+                Some(Pause::Error) => p.host.sleep(Duration::from_secs(1)).await,
+                None if *unsettled >= p.host.resync_settle() => {
+                    settle(p, peer).await;
+                    *unsettled = 0;
                 }
-                match step(&p, &peer, v, range, pace.is_behind(now, floor)).await {
-                    Ok(true) => {
-                        from = range.end;
-                        pace.sent(p.host.now(), range.len());
-                        peer.resync_rate.set(pace.rate());
-                        unsettled += range.len();
-                    }
-                    Ok(false) => wait_for_room(&p, &peer).await,
-                    Err(e) => {
-                        peer.note(format!("resync can't read {range}: {e}"));
-                        p.changed.notify();
-                        p.host.sleep(Duration::from_secs(1)).await;
-                    }
-                }
-                if unsettled >= p.host.resync_settle() {
-                    settle(&p, &peer).await;
-                    unsettled = 0;
-                }
+                None => {}
             }
+        }
+        let may_start = pause.is_none()
+            && steps.len() < if alone { 1 } else { STEPS_MAX }
+            && under_way < UNDER_WAY_MAX
+            && *unsettled < p.host.resync_settle()
+            && peer.leg.is_up()
+            && peer.leg.is_its_turn(v);
+        let next = may_start
+            .then(|| peer.leg.next_missing(v, from, peer.leg.resync_step(v, STEP)))
+            .flatten();
+        let (floor, ceiling) = {
+            let policy = p.policy.borrow();
+            (policy.resync_floor, policy.resync_ceiling)
+        };
+        let wait = pace.wait(p.host.now(), ceiling, under_way);
+        match next {
+            Some(_) if wait.is_some() && steps.is_empty() => {
+                p.host.sleep(wait.unwrap_or_default()).await;
+            }
+            Some(range) if wait.is_none() => {
+                let is_behind = pace.is_behind(p.host.now(), floor);
+                steps.push(async move { (range, step(p, peer, v, range, is_behind).await) });
+                (from, under_way) = (range.end, under_way + range.len());
+            }
+            Some(_) | None => match steps.next().await {
+                Some((range, sent)) => {
+                    under_way -= range.len();
+                    match sent {
+                        Ok(true) => {
+                            alone = false;
+                            pace.sent(p.host.now(), range.len());
+                            peer.resync_rate.set(pace.rate());
+                            *unsettled += range.len();
+                        }
+                        Ok(false) => {
+                            alone = true;
+                            pause = Some(Pause::Room);
+                            from = from.min(range.start);
+                        }
+                        Err(e) => {
+                            peer.note(format!("resync can't read {range}: {e}"));
+                            p.changed.notify();
+                            pause = Some(Pause::Error);
+                        }
+                    }
+                }
+                None if pause.is_none() && *unsettled < p.host.resync_settle() => return,
+                None => {}
+            },
         }
     }
 }
@@ -90,7 +154,7 @@ async fn settle<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) {
     let here = there && (bug(Bug::SettledHereEarly) || p.flush_all().await.is_ok());
     peer.leg.end_settling(&settling, here);
     if here {
-        peer.sweep_intent();
+        peer.sweep_intent(p.host.now());
         if let Err(e) = peer.intent.commit().await {
             peer.note(format!("the intent log can't be written: {e}"));
         }

@@ -299,6 +299,6 @@ pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<E
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
     } else if bug(Bug::IntentBeforeFlush) {
-        peer.sweep_intent();
+        peer.sweep_intent(p.host.now());
     }
 }

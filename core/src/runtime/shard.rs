@@ -67,7 +67,7 @@ pub struct ShardConfig {
     pub tls: Option<crate::tls::Tls>,
     /// Whether it may connect to `tcp:` addresses.
     pub plaintext: bool,
-    /// How many MiB of each group's volumes stay marked in its intent log only for speed.
+    /// How many MiB of each group's volumes stay marked in its intent log only for speed, at most.
     pub intent_hot: usize,
 }
 
@@ -79,7 +79,7 @@ impl Default for ShardConfig {
             Ok("ring") => IoChoice::Ring,
             _ => IoChoice::Probe,
         };
-        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true, intent_hot: 1024 }
+        Self { io, spin: Duration::from_micros(50), tls: None, plaintext: true, intent_hot: 4096 }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   ReplicatedVolume ─┬─ Alone:   its node, its generation
-//!                     └─ Grouped: ReplicationGroup ─► primary's node, generation
+//!                     └─ Grouped: ReplicationGroup ─► primary's node, generation; while it joins:
+//!                                                     as when it was alone, which goes on
 //!
 //!   a device is replaced:  it is gone (its engine said so)
 //!                          or another engine serves another generation
@@ -18,7 +19,7 @@ use crate::attach::Attach;
 use crate::fault::{Fault, Problem};
 use crate::mount::Mounts;
 use crate::request::no_volume;
-use crate::volume::Place;
+use crate::volume::{Place, Standing};
 use crate::volumes::Volumes;
 
 /// Who serves a volume.
@@ -38,16 +39,26 @@ impl<V: Volumes, A: Attach, M: Mounts> Node<V, A, M> {
     /// Who serves a volume, as the objects say.
     pub(super) async fn serving(&self, handle: &VolumeId) -> Result<Served, Fault> {
         let volume = self.volumes.get(handle).await?.ok_or_else(|| no_volume(handle))?;
-        let (node, generation) = match volume.place {
-            Place::Alone(alone) => (alone.node, alone.generation),
+        let (node, generation) = match &volume.place {
+            Place::Alone(alone) => (alone.node.clone(), alone.generation),
             Place::Grouped { group } => {
-                let found = self.volumes.group(&group).await?.ok_or_else(|| {
+                let found = self.volumes.group(group).await?.ok_or_else(|| {
                     // Its replication is ending; the next look finds it alone.
                     let text =
                         format!("volume {handle} is moving out of the group {group}: try again");
                     Fault::new(Problem::Unavailable, text)
                 })?;
-                (found.primary.node, found.generation)
+                match (found.standing(handle), volume.before()) {
+                    (Standing::Covered, _) => (found.primary.node, found.generation),
+                    (Standing::Joining, Some(alone)) => (alone.node, alone.generation),
+                    (Standing::Joining, None) | (Standing::Undecided, _) => {
+                        let text = format!(
+                            "it is not known yet whether the failover of the group {group} has left volume \
+                             {handle} behind: try again"
+                        );
+                        return Err(Fault::new(Problem::Unavailable, text));
+                    }
+                }
             }
             Place::Unserved { .. } => {
                 return Err(Fault::wrong_state(format!("volume {handle} is being deleted")));

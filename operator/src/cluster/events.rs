@@ -4,6 +4,7 @@
 //! over, refused. What stays the same is said once; the conditions say it all the time.
 
 use understudy_crds::BlockReplicationStatus;
+use understudy_crds::block_replication_status::JoiningStatus;
 use understudy_crds::conditions::{
     ACCEPTED, ENGINES_REACHABLE, FAILED_OVER, PROTECTED, RECONCILED, accepted, failed_over,
     protected, reconciled,
@@ -45,6 +46,44 @@ pub fn news(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> 
             reason: "CheckpointCompleted".to_owned(),
             note: format!("checkpoint {}, asked for by '{}'", trigger.epoch, trigger.token),
             action: "Checkpoint",
+        });
+    }
+    for joining in &after.joining {
+        if !before.joining.iter().any(|j| j.volume == joining.volume) {
+            all.push(News {
+                warning: false,
+                reason: "VolumeJoins".to_owned(),
+                note: format!(
+                    "volume {} joins; a failover leaves it behind until a checkpoint covers it",
+                    joining.volume
+                ),
+                action: "Replicate",
+            });
+        }
+    }
+    for left in after.left_behind.iter().filter(|l| !before.left_behind.contains(l)) {
+        all.push(News {
+            warning: true,
+            reason: "VolumeLeftBehind".to_owned(),
+            note: format!(
+                "volume {} was left behind on {}: no checkpoint covered it yet",
+                left.volume, left.node
+            ),
+            action: "Failover",
+        });
+    }
+    let over = |j: &&JoiningStatus| {
+        let same = |other: &JoiningStatus| other.volume == j.volume;
+        !after.joining.iter().any(same) && !after.left_behind.iter().any(|l| l.volume == j.volume)
+    };
+    // One of which nothing was ever sent was taken back; without a group it has ended.
+    let sent = |j: &&JoiningStatus| j.sent_percent.is_some() && after.group.is_some();
+    for joined in before.joining.iter().filter(over).filter(sent) {
+        all.push(News {
+            warning: false,
+            reason: "VolumeJoined".to_owned(),
+            note: format!("volume {} is covered by checkpoints", joined.volume),
+            action: "Replicate",
         });
     }
     if after.failover != before.failover
@@ -93,6 +132,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
+    use understudy_crds::block_replication_status::LeftBehindStatus;
 
     fn status(conditions: &[(&str, &str)]) -> BlockReplicationStatus {
         let one = |(type_, reason): &(&str, &str)| Condition {
@@ -107,6 +147,39 @@ mod tests {
             conditions: conditions.iter().map(one).collect(),
             ..BlockReplicationStatus::default()
         }
+    }
+
+    #[test]
+    fn a_volume_that_joins_is_told_of_at_the_beginning_and_at_the_end() {
+        let joining = |percent| BlockReplicationStatus {
+            group: Some("shop.web".to_owned()),
+            joining: vec![JoiningStatus { volume: "x".to_owned(), sent_percent: percent }],
+            ..BlockReplicationStatus::default()
+        };
+        let group = BlockReplicationStatus { joining: Vec::new(), ..joining(None) };
+        let left = BlockReplicationStatus {
+            left_behind: vec![LeftBehindStatus { volume: "x".to_owned(), node: "a".to_owned() }],
+            ..group.clone()
+        };
+        let table = [
+            (&group, &joining(None), &["VolumeJoins"][..]),
+            (&joining(None), &joining(Some(3)), &[]),
+            (&joining(Some(3)), &joining(Some(99)), &[]),
+            (&joining(Some(99)), &group, &["VolumeJoined"]),
+            (&joining(None), &group, &[]),
+            (&joining(Some(3)), &left, &["!VolumeLeftBehind"]),
+            (&left, &left, &[]),
+            (&left, &joining(None), &["VolumeJoins"]),
+            (&joining(Some(3)), &BlockReplicationStatus::default(), &[]),
+        ];
+        for (before, after, expected) in table {
+            assert_eq!(shown(&news(before, after)), expected, "{before:?} {after:?}");
+        }
+    }
+
+    fn shown(news: &[News]) -> Vec<String> {
+        let mark = |n: &News| if n.warning { "!" } else { "" };
+        news.iter().map(|n| format!("{}{}", mark(n), n.reason)).collect()
     }
 
     #[test]
@@ -125,11 +198,7 @@ mod tests {
         ];
         for (before, after, expected) in table {
             let found = news(&status(before), &status(after));
-            let shown: Vec<_> = found
-                .iter()
-                .map(|n| format!("{}{}", if n.warning { "!" } else { "" }, n.reason))
-                .collect();
-            assert_eq!(shown, expected, "{before:?} {after:?}");
+            assert_eq!(shown(&found), expected, "{before:?} {after:?}");
         }
     }
 }

@@ -36,6 +36,9 @@ fn essence(status: &BlockReplicationStatus) -> BlockReplicationStatus {
     }
     status.epoch = None;
     status.bytes_at_risk = None;
+    for joining in &mut status.joining {
+        joining.sent_percent = None;
+    }
     for replica in &mut status.replicas {
         replica.checkpoint = replica.checkpoint.map(|n| n.min(1));
         replica.missing_bytes = None;

@@ -12,7 +12,7 @@
 //!
 //! The new generation is above that of every member, so that no engine can take the old one for it.
 
-use understudy_core::engine::api::{Generation, GroupStatus, Member, Role, Stage};
+use understudy_core::engine::api::{Generation, GroupStatus, Member, Role, Stage, VolumeId};
 use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::GroupSide;
 
@@ -79,7 +79,7 @@ pub(super) fn first_number(
 }
 
 /// A replica of the volume that has seen a later generation.
-fn ahead<'a>(
+pub(super) fn ahead<'a>(
     member: &Member,
     generation: Generation,
     observed: &'a Observed,
@@ -147,26 +147,37 @@ pub(super) fn join(case: &Case<'_>) -> Step {
     Step { actions, waiting, ..Step::default() }
 }
 
+/// Takes a volume out of the group again: who served it before serves it still.
+pub(super) fn let_go(case: &Case<'_>, handle: &VolumeId) -> Option<Action> {
+    let volume = case.observed.volumes.as_ref()?.get(handle)?;
+    let mut spec = volume.spec.clone();
+    spec.group.take().filter(|g| *g == case.group.name.as_str())?;
+    let (volume, expected) = (handle.clone(), volume.version.clone());
+    Some(Action::PutVolume { volume, expected, spec: Box::new(spec) })
+}
+
 /// Leaves each volume to the primary alone. `told`: the primary serves it under the group's
-/// generation; else what the volume said before is still true.
+/// generation; else what the volume said before is still true, as it is of one that joins and that the
+/// primary does not have.
 pub(super) fn release(case: &Case<'_>, told: bool) -> Vec<Action> {
-    let GroupSide { node, pool, .. } = case.primary();
-    let members = case.group.members.iter().filter(|m| is_in(case, m));
-    members
-        .filter_map(|m| {
-            let volume = case.observed.volumes.as_ref()?.get(&m.volume)?;
-            let mut spec = volume.spec.clone();
-            spec.group = None;
-            if told {
-                spec.node = Some(node.clone());
-                spec.pool = Some(pool.clone());
+    let primary = case.primary();
+    let left = case.group.spec.left_behind.iter().filter_map(|l| l.volume.parse().ok());
+    let handles = case.group.members.iter().map(|m| m.volume.clone()).chain(left);
+    handles
+        .filter_map(|handle| {
+            let mut action = let_go(case, &handle)?;
+            let covered = case.group.has(&handle) && !case.group.joins(&handle);
+            let view = case.primary_view();
+            let serves = covered || (view.is_some() && case.has(primary, &handle));
+            if let Action::PutVolume { spec, .. } = &mut action
+                && told
+                && serves
+            {
+                spec.node = Some(primary.node.clone());
+                spec.pool = Some(primary.pool.clone());
                 spec.generation = Some(case.group.generation.to_string());
             }
-            Some(Action::PutVolume {
-                volume: m.volume.clone(),
-                expected: volume.version.clone(),
-                spec: Box::new(spec),
-            })
+            Some(action)
         })
         .collect()
 }

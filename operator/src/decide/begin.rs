@@ -58,14 +58,12 @@ fn write(
         generation: Generation { number, id: observed.fresh_id }.to_string(),
         members: volumes
             .iter()
-            .map(|v| GroupMember {
-                volume: v.member.volume.to_string(),
-                size_bytes: signed(v.member.size.0),
-            })
+            .map(|v| GroupMember::new(v.member.volume.as_str(), signed(v.member.size.0)))
             .collect(),
         primary: primary_side,
         // A secondary that does not answer yet joins later; the VM need not wait for it.
         secondary: side(secondary),
+        left_behind: Vec::new(),
         promotion: None,
     };
     Step::act(vec![Action::PutGroup { expected: None, spec: Box::new(spec) }])
@@ -225,7 +223,7 @@ pub(super) fn takes_links(observed: &Observed, node: &str) -> Result<(), Refusal
 }
 
 /// Whether a replica that is already there can be the volume's.
-fn fits(
+pub(super) fn fits(
     volume: &SourceVolume,
     node: &str,
     desired: &Desired,

@@ -9,7 +9,7 @@ use understudy_crds::conditions::{
     reconciled,
 };
 
-use super::Step;
+use super::{Step, join};
 use crate::desired::{Desired, Refusal, Wish};
 use crate::observe::Observed;
 use crate::store::Group;
@@ -138,12 +138,28 @@ fn protection(
             ),
             _ => format!("there is no copy to go on from: bring {primary} back"),
         };
-        return (
-            false,
-            protected::PRIMARY_UNREACHABLE,
-            format!("{primary}, the primary, gives no account of the group; {remedy}"),
-        );
+        let mut words = format!("{primary}, the primary, gives no account of the group; {remedy}");
+        if !status.joining.is_empty() && held > 0 {
+            words.push_str(&format!(
+                ". That leaves {} behind, which no checkpoint covers yet",
+                join::names(&status.joining)
+            ));
+        }
+        return (false, protected::PRIMARY_UNREACHABLE, words);
     };
+    let (good, reason, mut words) = standing(desired, state, primary, held);
+    if let Some(joins) = join::words(&status.joining) {
+        words.push_str(&format!("; {joins}"));
+    }
+    (good, reason, words)
+}
+
+fn standing(
+    desired: &Desired,
+    state: State,
+    primary: &str,
+    held: i64,
+) -> (bool, &'static str, String) {
     match state {
         State::Running => (true, protected::RUNNING, "checkpoints complete".to_owned()),
         State::Syncing => {

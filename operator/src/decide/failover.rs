@@ -57,6 +57,16 @@ fn said(case: &Case<'_>, order: &FailoverOrder) -> Step {
             (true, reasons::PROMOTED, format!("{target} serves the volumes"))
         }
     };
+    let (done, reason, mut words) = words;
+    let left = &case.group.spec.left_behind;
+    if done && !left.is_empty() {
+        let left: Vec<_> = left.iter().map(|l| format!("{} on {}", l.volume, l.node)).collect();
+        words.push_str(&format!(
+            "; left behind, for no checkpoint covered it yet: {}",
+            left.join(", ")
+        ));
+    }
+    let words = (done, reason, words);
     Step { failover: Some(words), ..Step::default() }
 }
 

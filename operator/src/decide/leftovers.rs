@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use understudy_core::engine::api::{EngineStatus, GroupId, LinkState, ReplicaStatus, Role, Stage};
+use understudy_core::engine::api::{
+    EngineStatus, GroupId, LinkState, ReplicaStatus, Role, Stage, VolumeId,
+};
 
 use crate::engines::Call;
 use crate::store::{Group, Volume, Volumes};
@@ -31,7 +33,8 @@ pub fn leftovers(
     for (node, engine) in engines {
         let mut stopped = BTreeSet::new();
         for replica in &engine.replicas {
-            let named = volumes.get(&replica.volume).map(|v| whose(v, groups));
+            let volume = volumes.get(&replica.volume);
+            let named = volume.map(|v| whose(&replica.volume, v, groups));
             let calls = match named {
                 Some(Named::Unknown) => continue,
                 Some(Named::Nodes { nodes, .. }) if nodes.contains(&node.as_str()) => continue,
@@ -50,7 +53,7 @@ pub fn leftovers(
 }
 
 enum Named<'a> {
-    /// It is in a group that has no group object: nothing can be said.
+    /// It is in a group that has no group object, or not wholly in one: nothing can be said.
     Unknown,
     Nodes {
         nodes: Vec<&'a str>,
@@ -60,16 +63,20 @@ enum Named<'a> {
 }
 
 /// Where a volume's replicas are to be, and under which generation's number.
-fn whose<'a>(volume: &'a Volume, groups: &'a [Group]) -> Named<'a> {
-    let Some(name) = &volume.spec.group else {
+fn whose<'a>(name: &VolumeId, volume: &'a Volume, groups: &'a [Group]) -> Named<'a> {
+    let Some(in_group) = &volume.spec.group else {
         let (Some(node), Some(generation)) = (&volume.spec.node, volume.generation) else {
             return Named::Unknown;
         };
         return Named::Nodes { nodes: vec![node], number: generation.number, group: None };
     };
-    let Some(group) = groups.iter().find(|g| g.name.as_str() == name) else {
+    let Some(group) = groups.iter().find(|g| g.name.as_str() == in_group) else {
         return Named::Unknown;
     };
+    // One that is about to be left behind, or whose copy is not whole: any replica may be the good one.
+    if !group.has(name) || group.joins(name) {
+        return Named::Unknown;
+    }
     let sides = [Some(&group.spec.primary), group.spec.secondary.as_ref()];
     let nodes = sides.into_iter().flatten().map(|s| s.node.as_str()).collect();
     Named::Nodes { nodes, number: group.generation.number, group: Some(group) }

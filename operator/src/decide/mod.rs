@@ -4,6 +4,7 @@
 //!   no group object ─► begin ─► group object ─┬─ a replica is ahead of it ──► hold
 //!                                             ├─ a failover is ordered ─────► raise the generation
 //!                                             ├─ the primary is behind it ──► promote
+//!                                             ├─ volumes were left behind ──► let them go
 //!                                             ├─ pods of before are there ──► delete them
 //!                                             └─ else, as wished: run │ stop │ delete
 //! ```
@@ -14,11 +15,14 @@
 
 pub mod adopt;
 pub mod begin;
+pub mod behind;
 pub mod conditions;
 pub mod delete;
 pub mod failover;
 pub mod grow;
+pub mod join;
 pub mod leftovers;
+pub mod members;
 pub mod pods;
 pub mod run;
 pub mod status;
@@ -30,7 +34,7 @@ mod tests;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use understudy_core::engine::api::{Address, GroupStatus, Member, Role, Stage, Start};
+use understudy_core::engine::api::{Address, GroupStatus, Member, Role, Stage, Start, VolumeId};
 use understudy_crds::conditions::ENGINES_REACHABLE;
 use understudy_crds::replication_group::GroupSide;
 use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
@@ -130,9 +134,12 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
         return order;
     }
     let promotion = failover::finish(&case);
+    let behind = behind::settle(&case);
     let pods = pods::pods(&case);
     let mut step = if !promotion.actions.is_empty() || promotion.held.is_some() {
         promotion
+    } else if !behind.actions.is_empty() || !group.undecided().is_empty() {
+        behind.clone()
     } else if pods.actions.is_empty() {
         match desired.wish {
             Wish::Run => run::run(&case),
@@ -142,7 +149,7 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
     } else {
         pods.clone()
     };
-    step.waiting = step.waiting.or(pods.waiting);
+    step.waiting = step.waiting.or(behind.waiting).or(pods.waiting);
     step.failover = order.failover;
     step
 }
@@ -258,6 +265,22 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// Whether the side's engine has the volume in this group.
+    fn has(&self, side: &GroupSide, volume: &VolumeId) -> bool {
+        let engine = self.observed.engine(&side.node).filter(|_| self.answers(side));
+        let replica = engine.and_then(|e| e.replica(volume));
+        replica.is_some_and(|r| r.group.as_ref() == Some(&self.group.name))
+    }
+
+    /// Whether the side follows the group's primary.
+    fn follows(&self, side: &GroupSide) -> bool {
+        self.view(side).is_some_and(|v| {
+            v.role == Some(Role::Secondary)
+                && v.generation == self.group.generation
+                && v.stage == Stage::Running
+        })
+    }
+
     fn engine(node: &str, call: Call) -> Action {
         Action::Engine { node: node.to_owned(), call }
     }
@@ -271,18 +294,20 @@ impl<'a> Case<'a> {
 
     /// Begins a role. `peer` is where the other side takes links.
     fn start(&self, node: &str, role: Role, peer: Option<Address>) -> Action {
-        Self::engine(
-            node,
-            Call::Start(Start {
-                group: self.group.name.clone(),
-                generation: self.group.generation,
-                role,
-                members: self.members(),
-                peer,
-                policy: engine_policy(&self.desired.policy),
-                inbound: false,
-                adopt: role == Role::Primary && self.adopts(),
-            }),
-        )
+        let adopt = role == Role::Primary && self.adopts();
+        Self::engine(node, Call::Start(self.order(role, peer, join::list(self, role), adopt)))
+    }
+
+    fn order(&self, role: Role, peer: Option<Address>, members: Vec<Member>, adopt: bool) -> Start {
+        Start {
+            group: self.group.name.clone(),
+            generation: self.group.generation,
+            role,
+            members,
+            peer,
+            policy: engine_policy(&self.desired.policy),
+            inbound: false,
+            adopt,
+        }
     }
 }

@@ -4,7 +4,7 @@ use understudy_core::engine::api::{LinkState, Member, Role, Stage};
 use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::GroupSide;
 
-use super::{Case, Step, adopt, begin, grow, stop};
+use super::{Case, Step, adopt, begin, grow, join, members, stop};
 use crate::apply::Action;
 use crate::desired::{Refusal, engine_policy};
 use crate::engines::Call;
@@ -12,13 +12,17 @@ use crate::engines::Call;
 /// The next steps towards both sides running.
 pub(super) fn run(case: &Case<'_>) -> Step {
     let wanted = wanted(case);
-    let refused = changed(case).or_else(|| wanted.clone().err());
+    let difference = members::compare(case);
+    let refused = difference.refused.clone().or_else(|| wanted.clone().err());
     let wanted = wanted.ok();
-    let phases: [&dyn Fn() -> Step; 4] = [
+    let phases: [&dyn Fn() -> Step; 7] = [
+        &|| join::withdraw(case),
         &|| adopt::join(case),
         &|| grow::grow(case),
         &|| replace_secondary(case, wanted.as_deref()),
         &|| roles(case),
+        &|| join::enter(case),
+        &|| members::take_in(case, &difference),
     ];
     let mut step = Step::default();
     for phase in phases {
@@ -65,45 +69,6 @@ fn wanted(case: &Case<'_>) -> Result<String, Refusal> {
     Ok(node)
 }
 
-/// Whether the source names other volumes than the group has.
-fn changed(case: &Case<'_>) -> Option<Refusal> {
-    let volumes = match &case.desired.volumes {
-        Ok(volumes) => volumes,
-        Err(refusal) => return Some(refusal.clone()),
-    };
-    let members = &case.group.members;
-    for wanted in volumes {
-        let member = &wanted.member;
-        match members.iter().find(|m| m.volume == member.volume) {
-            // Where the CSI driver grows volumes, the volume itself is the last to say so.
-            Some(known) if known.size <= member.size || case.adopts() => {}
-            Some(known) => {
-                return Some(Refusal::new(
-                    accepted::SIZE_MISMATCH,
-                    format!(
-                        "volume {} is to be {} bytes, in its group it has {}: a volume never \
-                         shrinks; ask for the size it has, or a larger one",
-                        member.volume, member.size, known.size
-                    ),
-                ));
-            }
-            None => return Some(members_changed(&format!("{} is not in it", member.volume))),
-        }
-    }
-    let gone = members.iter().find(|m| !volumes.iter().any(|v| v.member.volume == m.volume))?;
-    Some(members_changed(&format!("{} is missing from the source", gone.volume)))
-}
-
-fn members_changed(what: &str) -> Refusal {
-    Refusal::new(
-        accepted::MEMBERS_CHANGED,
-        format!(
-            "the group goes on with the volumes it has: {what}. Volumes can't join or leave a group \
-             yet; put the list back, or delete this BlockReplication and ask under another name"
-        ),
-    )
-}
-
 /// Makes the group object name the node that is wanted: the old one ends with a last checkpoint.
 fn replace_secondary(case: &Case<'_>, wanted: Option<&str>) -> Step {
     let Some(wanted) = wanted else { return Step::default() };
@@ -125,12 +90,12 @@ fn replace_secondary(case: &Case<'_>, wanted: Option<&str>) -> Step {
 
 /// Both sides in their roles, the secondary first.
 fn roles(case: &Case<'_>) -> Step {
-    let (primary, generation) = (case.primary(), case.group.generation);
+    let primary = case.primary();
     if !case.answers(primary) {
         return Step::wait(format!("the engine of {}, the primary, to answer", primary.node));
     }
     // Only a replica that was never started may be made anew: an old one that is gone is a loss.
-    let mut actions = match missing(case, primary) {
+    let mut actions = match missing(case, primary, Role::Primary) {
         gone if gone.is_empty() => Vec::new(),
         made if case.never_started() && !case.adopts() => made,
         _ => {
@@ -146,9 +111,7 @@ fn roles(case: &Case<'_>) -> Step {
         serving.is_some_and(|v| matches!(v.stage, Stage::Failover | Stage::FailoverFailed));
     let peer = case.secondary().filter(|s| case.answers(s));
     let link = peer.and_then(|s| case.observed.nodes.get(&s.node)?.link.clone());
-    let secondary_runs = peer.and_then(|s| case.view(s)).is_some_and(|v| {
-        v.role == Some(Role::Secondary) && v.generation == generation && v.stage == Stage::Running
-    });
+    let secondary_runs = peer.is_some_and(|s| case.follows(s));
     if let (Some(side), Some(link)) = (peer, link)
         && !merging
     {
@@ -157,9 +120,13 @@ fn roles(case: &Case<'_>) -> Step {
         }
         // The primary's start with a peer begins anew, so the secondary is started anew before it.
         actions.extend(case.give_up(side).filter(|_| !secondary_runs));
-        let (removals, removed) = adopt::clear(case, side);
+        let (removals, mut removed) = adopt::clear(case, side);
         actions.extend(removals);
-        actions.extend(missing(case, side));
+        for member in outgrown(case, side) {
+            actions.push(Case::engine(&side.node, Call::DeleteReplica(member.volume.clone())));
+            removed.push(member);
+        }
+        actions.extend(missing(case, side, Role::Secondary));
         actions.extend(removed.into_iter().map(|m| create(&side.node, m)));
         actions.push(case.start(&side.node, Role::Secondary, case.proof(primary)));
         if alone {
@@ -186,10 +153,21 @@ fn roles(case: &Case<'_>) -> Step {
     Step { actions, waiting, ..Step::default() }
 }
 
+/// An old copy of fewer volumes than the group has by now: it can't be started with the longer list, and
+/// would be overwritten in any case.
+fn outgrown(case: &Case<'_>, side: &GroupSide) -> Vec<Member> {
+    if case.view(side).is_none_or(|v| v.role == Some(Role::Primary)) || case.follows(side) {
+        return Vec::new();
+    }
+    let (there, lacking): (Vec<_>, Vec<_>) =
+        join::list(case, Role::Secondary).into_iter().partition(|m| case.has(side, &m.volume));
+    if lacking.is_empty() { Vec::new() } else { there }
+}
+
 /// Calls that make what the side lacks.
-fn missing(case: &Case<'_>, side: &GroupSide) -> Vec<Action> {
+fn missing(case: &Case<'_>, side: &GroupSide, role: Role) -> Vec<Action> {
     let Some(engine) = case.observed.engine(&side.node) else { return Vec::new() };
-    let members = case.members().into_iter();
+    let members = join::list(case, role).into_iter();
     members.filter(|m| engine.replica(&m.volume).is_none()).map(|m| create(&side.node, m)).collect()
 }
 

@@ -5,10 +5,12 @@ use k8s_openapi::jiff::Timestamp;
 use understudy_core::engine::api::{self, GroupStatus, LinkState, Wall};
 use understudy_crds::BlockReplicationStatus;
 use understudy_crds::block_replication_status::{
-    CheckpointStatus, ExportStatus, FailoverStatus, ReplicaRole, ReplicaStatus, Stage, State,
+    CheckpointStatus, ExportStatus, FailoverStatus, LeftBehindStatus, ReplicaRole, ReplicaStatus,
+    Stage, State,
 };
+use understudy_crds::replication_group::LeftBehind;
 
-use super::{Step, conditions};
+use super::{Step, conditions, join};
 use crate::desired::{Desired, signed};
 use crate::observe::Observed;
 use crate::store::Group;
@@ -59,6 +61,17 @@ fn of_group(
     };
     // With the primary gone, the secondary's word is the one that counts.
     status.checkpoint = primary.or(secondary).and_then(checkpoint);
+    status.joining = join::progress(group, primary);
+    if primary.is_none() {
+        // How far it was; without the primary it comes no further.
+        let old = &observed.status.joining;
+        for joining in &mut status.joining {
+            let found = old.iter().find(|o| o.volume == joining.volume);
+            joining.sent_percent = found.and_then(|o| o.sent_percent);
+        }
+    }
+    let left = |l: &LeftBehind| LeftBehindStatus { volume: l.volume.clone(), node: l.node.clone() };
+    status.left_behind = spec.left_behind.iter().map(left).collect();
     status.failover = spec.promotion.as_ref().map(|p| FailoverStatus {
         replaced: p.replaces.clone(),
         from: p.from.clone(),

@@ -1,7 +1,10 @@
 //! The decisions by scenario, and the operator killed after every single effect that it has.
 
+mod behind;
 mod cluster;
+mod disks;
 mod faults;
+mod join;
 mod kills;
 mod leftovers;
 mod refusals;
@@ -9,14 +12,14 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use understudy_core::engine::api::{Generation, Member, Policy, Role, Stage, VolumeId};
+use understudy_core::engine::api::{Generation, Member, Role, Stage, VolumeId};
 use understudy_core::units::ByteLen;
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, RECONCILED};
 use understudy_crds::replication_group::AppliedPolicy;
-use understudy_crds::{BlockReplicationStatus, ReplicatedVolumeSpec, ReplicationGroupSpec};
+use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
 
 use crate::desired::{Desired, FailoverOrder, ObjectName, SourceVolume, Wish};
-use crate::fake::{Held, World};
+use crate::fake::World;
 use crate::observe::{Nodes, Place};
 use crate::reconcile::pass;
 use crate::store::{Pod, Volume};
@@ -63,34 +66,9 @@ impl Bench {
     /// The same where volumes are kept: the CSI driver has made both on a, each solo.
     fn cluster() -> Self {
         let bench = Self::new();
-        let mut volumes = BTreeMap::new();
-        for (number, name) in [(1, "root"), (4, "data")] {
-            let handle: VolumeId = name.parse().unwrap();
-            let generation = Generation { number, id: 9 };
-            let mut machines = bench.world.machines();
-            let a = machines.get_mut("a").unwrap();
-            let member = Member { volume: handle.clone(), size: ByteLen(1 << 20) };
-            a.replicas.insert(handle.clone(), member.size);
-            let held = Held {
-                generation,
-                role: Role::Primary,
-                stage: Stage::Running,
-                peer: None,
-                members: vec![member],
-                policy: Policy::default(),
-                record: 0,
-            };
-            a.groups.insert(name.parse().unwrap(), held);
-            let spec = ReplicatedVolumeSpec {
-                size_bytes: 1 << 20,
-                node: Some("a".to_owned()),
-                pool: Some(a.pool.to_string()),
-                generation: Some(generation.to_string()),
-                group: None,
-            };
-            volumes.insert(handle.clone(), Volume::parse(&handle, "1".into(), spec).unwrap());
-        }
-        *bench.world.volumes.lock().unwrap() = Some(volumes);
+        *bench.world.volumes.lock().unwrap() = Some(BTreeMap::new());
+        bench.make_volume("root", "a", 1);
+        bench.make_volume("data", "a", 4);
         let status = BlockReplicationStatus::default();
         bench.world.statuses.lock().unwrap().insert(bench.desired.name.clone(), status);
         bench

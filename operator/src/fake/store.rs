@@ -127,7 +127,9 @@ impl Store for World {
         .await
     }
 
-    async fn pods(&self, _: &[VolumeId]) -> Result<Vec<Pod>, StoreError> {
+    async fn pods(&self, volumes: &[VolumeId]) -> Result<Vec<Pod>, StoreError> {
+        let names: Vec<_> = volumes.iter().map(VolumeId::as_str).collect();
+        *self.asked_pods_of.lock().unwrap() = names.join(" ");
         Ok(self.pods.lock().unwrap().clone())
     }
 

@@ -153,6 +153,21 @@ fn replication(facts: &Facts, object: &BlockReplication) -> Vec<Finding> {
             ),
         ));
     }
+    for left in &status.left_behind {
+        let (volume, node) = (&left.volume, &left.node);
+        found.push(Finding::warning(
+            "LeftBehind",
+            about.clone(),
+            format!(
+                "volume {volume} has no copy: a failover left it behind on {node}, as no checkpoint \
+                 covered it yet"
+            ),
+            format!(
+                "bring {node} back if it is not there; the volume joins again once {node} is the primary, \
+                 or take it out of the source and replicate it by itself"
+            ),
+        ));
+    }
     if let Some(refused) = condition(status, ACCEPTED).filter(|c| c.status == "False") {
         let fault = match refused.reason.as_str() {
             accepted::NOT_OURS => "ClaimNotOurs",

@@ -72,7 +72,7 @@ pub fn loss(
         (None, _) => format!("unknown: {primary} gives no account"),
     };
     let row = |what: &str, words: String| vec![format!("  {what}"), words];
-    let rows = [
+    let mut rows = vec![
         row("lost for good", format!("what was written since ({counted})")),
         row(
             "pods",
@@ -84,6 +84,13 @@ pub fn loss(
                 .into(),
         ),
     ];
+    for (place, joining) in (1..).zip(&status.joining) {
+        let words = format!(
+            "{}: no checkpoint covers it yet; {primary} serves it alone when it is back",
+            joining.volume
+        );
+        rows.insert(place, row("left behind", words));
+    }
     let mut text = format!(
         "{name} fails over from {primary} to {}, to checkpoint {epoch} or a later one, {old}.\n{}",
         order.target,
@@ -142,10 +149,16 @@ pub fn outcome(status: &BlockReplicationStatus, order: &Order) -> Option<Result<
     if let Some(done) = done.filter(|f| f.target == order.target) {
         // The raised generation is finished; wait until the volumes can be used.
         return condition.filter(|c| c.status == "True").map(|_| {
-            Ok(format!(
+            let mut text = format!(
                 "{} serves the volumes, from checkpoint {} or later.\n",
                 done.target, done.checkpoint
-            ))
+            );
+            for left in &status.left_behind {
+                let words =
+                    format!("Left behind: {}, which {} serves alone", left.volume, left.node);
+                text.push_str(&format!("{words} when it is back.\n"));
+            }
+            Ok(text)
         });
     }
     let refused = condition.filter(|c| c.status == "False")?;

@@ -106,6 +106,17 @@ pub fn describe(object: &BlockReplication, now: Timestamp) -> String {
     if status.secondary.is_none() {
         row("secondary", "none".to_owned());
     }
+    for joining in &status.joining {
+        let sent =
+            joining.sent_percent.map_or("nothing sent yet".into(), |p| format!("{p} % sent"));
+        row("joins", format!("{}, {sent}; a failover now would leave it behind", joining.volume));
+    }
+    for left in &status.left_behind {
+        row(
+            "left behind",
+            format!("{}, served by {} alone: not replicated", left.volume, left.node),
+        );
+    }
     if let Some(generation) = &status.generation {
         row("generation", generation.clone());
     }
@@ -175,6 +186,9 @@ pub fn advice(name: &str, status: &BlockReplicationStatus) -> String {
         return "correct what is refused above; what runs goes on".to_owned();
     }
     match reason.as_str() {
+        protected::RUNNING if !status.joining.is_empty() => {
+            "wait: what joins is being sent; what was there before is protected".to_owned()
+        }
         protected::RUNNING => "nothing".to_owned(),
         protected::SYNCING => "wait: the first copy is being made".to_owned(),
         protected::DEGRADED => {

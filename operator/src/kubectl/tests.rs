@@ -71,6 +71,15 @@ fn lost(name: &str) -> BlockReplication {
     })
 }
 
+/// One volume joins, another is about to.
+fn joining() -> BlockReplication {
+    replication("web", |o| {
+        o["status"]["joining"] = json!([
+            { "volume": "pvc-extra", "sentPercent": 43 }, { "volume": "pvc-more" },
+        ]);
+    })
+}
+
 fn name() -> ObjectName {
     ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() }
 }
@@ -100,6 +109,13 @@ fn status_of_one_says_where_it_stands_and_what_to_do() {
         status["conditions"][1] = condition("Protected", false, "Solo", "node-a is alone");
     });
     assert_snapshot!("alone", describe(&merging, now()));
+    assert_snapshot!("joining", describe(&joining(), now()));
+    let left = replication("web", |o| {
+        o["status"]["leftBehind"] = json!([{ "volume": "pvc-extra", "node": "node-b" }]);
+        let words = "the group goes on with the volumes it has: volume pvc-extra was left behind";
+        o["status"]["conditions"][0] = condition("Accepted", false, "MembersChanged", words);
+    });
+    assert_snapshot!("left_behind", describe(&left, now()));
 }
 
 #[test]
@@ -109,6 +125,8 @@ fn a_failover_says_what_is_lost_before_it_asks() {
     assert_snapshot!("loss", loss(&name(), &status, &found, now()));
     let alive = replication("web", |_| {}).status.unwrap();
     assert_snapshot!("loss_of_a_living_primary", loss(&name(), &alive, &found, now()));
+    let joining = joining().status.unwrap();
+    assert_snapshot!("loss_while_a_volume_joins", loss(&name(), &joining, &found, now()));
 }
 
 #[test]
@@ -221,7 +239,7 @@ fn a_sound_installation_has_no_findings() {
 
 #[test]
 fn each_fault_is_named_with_its_cause_and_a_remedy() {
-    let cases: [Case; 27] = [
+    let cases: [Case; 28] = [
         ("OperatorDown", |f| f.lease = None),
         ("OperatorDown", |f| {
             let spec = f.lease.as_mut().unwrap().spec.as_mut().unwrap();
@@ -307,6 +325,11 @@ fn each_fault_is_named_with_its_cause_and_a_remedy() {
         }),
         ("NoSecondary", |f| {
             f.replications = vec![with_conditions(&[condition("Protected", false, "Solo", "")])];
+        }),
+        ("LeftBehind", |f| {
+            f.replications = vec![replication("web", |o| {
+                o["status"]["leftBehind"] = json!([{ "volume": "pvc-extra", "node": "node-b" }]);
+            })];
         }),
         ("PrimaryLost", |f| f.replications = vec![lost("web")]),
         ("EndIsStuck", |f| {

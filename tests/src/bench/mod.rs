@@ -4,7 +4,7 @@
 //!   per place (tmpfs, disk):
 //!     replicated   our two engines        against   a real QEMU pair with COLO replication
 //!     plain        our export, solo       against   qemu-nbd and nbdkit file
-//!     intent       1024 marked regions    against   all marked (on the disk only)
+//!     intent       the least stay marked  against   all marked (on the disk only)
 //!     resync       1 % after a lost link  against   QEMU's full mirror
 //!   tmpfs only:
 //!     secure       our pair over TLS      against   our pair over plain TCP
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
         if place == "disk" && wanted("intent") {
             let own = temporary(directory)?;
             let rows = intent::run(own.path(), options.rounds)?;
-            table::print("Intent log: 1024 regions marked / all marked, disk", &rows);
+            table::print("Intent log: bounded / all marked, disk", &rows);
         }
         if wanted("resync") {
             let own = temporary(directory)?;

@@ -5,6 +5,7 @@
 
 use understudy_core::disk::ErrorKind;
 use understudy_core::overlay::IntentLog;
+use understudy_core::runtime::Mono;
 use understudy_core::units::{ByteRange, VolumeIndex, usize_of};
 
 use super::input::{Input, Script};
@@ -82,7 +83,7 @@ pub fn intent(bytes: &[u8]) {
     assert_eq!(marked(&again), before, "opened again");
     let range = ByteRange::new((29 << 30) + 7, (29 << 30) + (3 << 20));
     now(again.mark(VolumeIndex(1), range)).unwrap();
-    again.sweep(|volume, _| volume == VolumeIndex(0));
+    again.sweep(Mono::default(), |volume, _| volume == VolumeIndex(0));
     now(again.commit()).unwrap();
     let last = now(IntentLog::open(disk, &LENS)).unwrap();
     assert!(last.is_marked(VolumeIndex(1), range), "a mark that was just made is gone");

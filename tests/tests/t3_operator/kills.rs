@@ -2,8 +2,8 @@
 //! action still ends as it should.
 //!
 //! ```text
-//!   life n:  start ─► checkpoint ─► growth ─► new secondary ─► stop ─► start again ─► failover
-//!              ─► failover from a lost node ─► its return ─► end
+//!   life n:  start ─► checkpoint ─► growth ─► a volume more ─► new secondary ─► stop ─► start again
+//!              ─► failover ─► failover from a lost node ─► its return ─► end
 //!            in each of them, the victim is killed right after the n-th change, and comes back
 //!   lives 1, 2, … until no action has an n-th change
 //! ```
@@ -219,6 +219,24 @@ impl Life<'_> {
         )
         .await;
 
+        let extra = format!("extra-{}", self.name);
+        self.stage.claim(&extra, "a", 4 * MIB).await;
+        self.act(
+            "join",
+            async |life| {
+                let claims = [&root, &data, &extra].map(|claim| json!({ "name": claim }));
+                let source = json!({ "persistentVolumeClaims": claims });
+                life.patch(&json!({ "spec": { "source": source } }));
+            },
+            async |life| {
+                let members = life.group_object().await.map(|group| group.spec.members);
+                members.is_some_and(|m| m.len() == 3 && m[2].joining.is_none())
+                    && life.sizes("extra", &["a", "b"]).await == [4 * MIB; 2]
+                    && life.runs("a", "b").await
+            },
+        )
+        .await;
+
         self.act(
             "new secondary",
             async |life| life.patch(&json!({ "spec": { "secondary": { "node": "c" } } })),
@@ -299,7 +317,7 @@ impl Life<'_> {
         )
         .await;
         assert!(self.stage.group(&self.group()).await.is_none());
-        for (claim, size) in [("root", 4 * MIB), ("data", 8 * MIB)] {
+        for (claim, size) in [("root", 4 * MIB), ("data", 8 * MIB), ("extra", 4 * MIB)] {
             let spec = self.stage.volume(&self.volume(claim)).await.spec;
             assert_eq!((spec.node.as_deref(), spec.group), (Some("a"), None));
             assert_eq!(u64::try_from(spec.size_bytes).unwrap(), size);

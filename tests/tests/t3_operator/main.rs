@@ -4,6 +4,7 @@
 
 mod away;
 mod doctor;
+mod join;
 mod kills;
 mod life;
 mod objects;

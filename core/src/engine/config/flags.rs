@@ -32,7 +32,7 @@ EXAMPLE FILE:
       linkConnections: 1024
       apiConnections: 256
       groups: 1024
-      intentMib: 1024
+      intentMib: 4096
 ";
 
 /// The data-plane daemon of a node: keeps replicas in a pool, serves them over NBD, and replicates

@@ -110,7 +110,7 @@ fn a_sweep_leaves_what_is_kept_what_is_hot_and_what_is_being_marked() {
     disk.shut(true);
     let mut under_way = Box::pin(log.mark(C, mib(100, 101)));
     assert!(under_way.as_mut().now_or_never().is_none());
-    log.sweep(|volume, range| volume == C && range.start == 2 * MIB);
+    log.sweep(Mono::default(), |volume, range| volume == C && range.start == 2 * MIB);
     // The one under way is the newest, so one of the hot ones is not hot any more.
     assert_eq!(log.marked(C), [mib(2, 3), mib(100, 101)]);
     assert_eq!(log.marked(A), [mib(1, hot)]);
@@ -128,18 +128,41 @@ fn a_sweep_leaves_what_is_kept_what_is_hot_and_what_is_being_marked() {
 
 #[test]
 fn a_commit_is_due_when_the_disk_has_many_marks_that_nobody_wants() {
-    for (marks, is_due) in [(16, false), (18, false), (19, true)] {
+    for (marks, is_due) in [(64, false), (66, false), (67, true)] {
         let disk = Gated::new(IntentLog::<Gated>::file_len(&LENS), 4096);
         let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
-        log.limit_hot(16);
+        log.limit_hot(64);
         block_on(log.mark_many(A, (0..marks).map(|n| mib(n, n + 1)))).unwrap();
-        log.sweep(|_, _| false);
+        log.sweep(Mono::default(), |_, _| false);
         assert_eq!(log.is_due(), is_due, "{marks}");
         assert_eq!(reopened(&disk.inner).marked(A), [mib(0, marks)]);
         block_on(log.commit()).unwrap();
         assert!(!log.is_due());
-        assert_eq!(reopened(&disk.inner).marked(A), [mib(marks - 16, marks)]);
+        assert_eq!(reopened(&disk.inner).marked(A), [mib(marks - 64, marks)]);
     }
+}
+
+#[test]
+fn what_may_stay_but_need_not_is_dropped_slowly_down_to_a_quarter() {
+    let log = block_on(IntentLog::create(memory(), &LENS)).unwrap();
+    log.limit_hot(64);
+    for n in 0..80 {
+        block_on(log.mark(A, mib(n, n + 1))).unwrap();
+    }
+    let at = |part: u32| Mono::default().after(FREE_TIME * part / 64);
+    let stay_from = |part, first| {
+        log.sweep(at(part), |_, _| false);
+        assert_eq!(log.marked(A), [mib(first, 80)], "{part}");
+    };
+    // Beyond what may stay at most they go at once; then one in each 64th of the time.
+    stay_from(0, 16);
+    stay_from(0, 16);
+    stay_from(1, 17);
+    stay_from(1, 17);
+    stay_from(4, 20);
+    stay_from(40, 56);
+    stay_from(60, 64);
+    stay_from(600, 64);
 }
 
 #[test]
@@ -147,7 +170,7 @@ fn a_swept_region_is_marked_again_for_free_until_the_disk_was_told() {
     let disk = Gated::new(IntentLog::<Gated>::file_len(&LENS), 4096);
     let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
     block_on(log.mark_all(C)).unwrap();
-    log.sweep(|_, _| false);
+    log.sweep(Mono::default(), |_, _| false);
     assert!(log.marked(C).is_empty());
     let before = disk.flushes();
     block_on(log.mark(C, mib(0, 1))).unwrap();
@@ -168,7 +191,7 @@ fn a_bad_sector_reads_as_all_marked_and_is_healed() {
         let log = reopened(&disk);
         let region = sector * 3904;
         assert_eq!(log.marked(A), [mib(region, (region + 3904).min(5 << 20))], "sector {sector}");
-        log.sweep(|_, _| false);
+        log.sweep(Mono::default(), |_, _| false);
         block_on(log.commit()).unwrap();
         assert!(reopened(&disk).marked(A).is_empty());
     }
@@ -217,7 +240,7 @@ fn at_every_crash_the_disk_holds_every_mark_that_returned() {
                 1 => disk.shut(false),
                 2 => {
                     needed.retain(|_| random.below(2) == 0);
-                    log.sweep(|_, range| needed.contains(&(range.start / MIB)));
+                    log.sweep(Mono::default(), |_, range| needed.contains(&(range.start / MIB)));
                 }
                 3 if !under_way.is_empty() => {
                     drop(under_way.swap_remove(usize_of(random.below(u64_of(under_way.len())))));

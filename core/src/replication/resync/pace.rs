@@ -50,12 +50,13 @@ impl Pace {
             && u128::from(self.sent) * 1_000_000 < u128::from(floor) * micros(passed)
     }
 
-    /// How long it has to wait not to exceed `ceiling` bytes a second; zero is no ceiling.
-    pub(super) fn wait(&self, now: Mono, ceiling: u64) -> Option<Duration> {
+    /// How long it has to wait not to exceed `ceiling` bytes a second, `under_way` being about to be sent;
+    /// zero is no ceiling.
+    pub(super) fn wait(&self, now: Mono, ceiling: u64, under_way: u64) -> Option<Duration> {
         if ceiling == 0 {
             return None;
         }
-        let due = u128::from(self.sent) * 1_000_000 / u128::from(ceiling);
+        let due = u128::from(self.sent.saturating_add(under_way)) * 1_000_000 / u128::from(ceiling);
         let wait = due.checked_sub(micros(now.since(self.began))).filter(|us| *us > 0)?;
         Some(Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX)))
     }
@@ -86,9 +87,10 @@ mod tests {
         assert!(!pace.is_behind(at(100), 1000));
         assert!(pace.is_behind(at(101), 1000));
         assert!(!pace.is_behind(at(101), 0));
-        assert_eq!(pace.wait(at(100), 500), Some(Duration::from_millis(100)));
-        assert_eq!(pace.wait(at(200), 500), None);
-        assert_eq!(pace.wait(at(100), 0), None);
+        assert_eq!(pace.wait(at(100), 500, 0), Some(Duration::from_millis(100)));
+        assert_eq!(pace.wait(at(200), 500, 0), None);
+        assert_eq!(pace.wait(at(200), 500, 50), Some(Duration::from_millis(100)));
+        assert_eq!(pace.wait(at(100), 0, 7), None);
     }
 
     #[test]
@@ -97,7 +99,7 @@ mod tests {
         assert_eq!(pace.rate(), 0);
         pace.sent(at(1000), 5000);
         assert_eq!(pace.rate(), 5000);
-        assert_eq!(pace.wait(at(1000), 10), None);
+        assert_eq!(pace.wait(at(1000), 10, 0), None);
         pace.sent(at(2000), 1000);
         assert_eq!(pace.rate(), 3000);
     }

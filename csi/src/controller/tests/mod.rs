@@ -81,9 +81,10 @@ impl World {
         let spec = ReplicationGroupSpec {
             owner: Owner { namespace: "shop".to_owned(), name: "db".to_owned() },
             generation: "2-00000000000000aa".to_owned(),
-            members: vec![GroupMember { volume: name.to_owned(), size_bytes }],
+            members: vec![GroupMember::new(name, size_bytes)],
             primary: side("node-a"),
             secondary: Some(side("node-b")),
+            left_behind: Vec::new(),
             promotion: None,
         };
         self.volumes.put_group(ReplicationGroup::new("shop.db", spec));

@@ -217,6 +217,7 @@ fn group_status(
         frames_acknowledged: 0,
         frames_applied: 0,
         error: None,
+        joining: Vec::new(),
         exports: vec![ExportStatus {
             name: format!("{volume}/primary@{generation}"),
             volume: volume.clone(),
@@ -224,7 +225,6 @@ fn group_status(
             uri: String::new(),
             clients: engine.clients,
         }],
-        joining: Vec::new(),
     }
 }
 

@@ -25,13 +25,14 @@ async fn in_a_group_the_group_object_says_who_serves() {
     let world = World::served_by("node-a").await;
     let side =
         |node: &str| GroupSide { node: node.to_owned(), pool: format!("{:032x}", 1), policy: None };
-    let members = vec![GroupMember { volume: "vol-a".to_owned(), size_bytes: 8 << 20 }];
+    let members = vec![GroupMember::new("vol-a", 8 << 20)];
     let spec = ReplicationGroupSpec {
         owner: Owner { namespace: "shop".to_owned(), name: "db".to_owned() },
         generation: generation(4).to_string(),
         members,
         primary: side("node-c"),
         secondary: Some(side("node-a")),
+        left_behind: Vec::new(),
         promotion: None,
     };
     world.volumes.edit(&handle("vol-a"), |o| o.spec.group = Some("shop.db".to_owned()));
@@ -41,6 +42,46 @@ async fn in_a_group_the_group_object_says_who_serves() {
     world.stage(Access::Block).await.unwrap();
     let device = world.daemon.device().unwrap();
     assert_eq!((device.engine, device.generation), (engine("node-c"), generation(4)));
+}
+
+#[tokio::test]
+async fn a_volume_that_joins_a_group_is_served_as_before_and_after_a_failover_when_that_is_decided()
+{
+    let table = [
+        (Some(generation(4)), Some(("node-a", generation(1)))),
+        (None, Some(("node-c", generation(4)))),
+        (Some(generation(2)), None),
+    ];
+    for (joining, served) in table {
+        let world = World::served_by("node-a").await;
+        let side = |node: &str| GroupSide {
+            node: node.to_owned(),
+            pool: format!("{:032x}", 1),
+            policy: None,
+        };
+        let mut member = GroupMember::new("vol-a", 8 << 20);
+        member.joining = joining.map(|g| g.to_string());
+        let spec = ReplicationGroupSpec {
+            owner: Owner { namespace: "shop".to_owned(), name: "db".to_owned() },
+            generation: generation(4).to_string(),
+            members: vec![GroupMember::new("vol-b", 8 << 20), member],
+            primary: side("node-c"),
+            secondary: None,
+            left_behind: Vec::new(),
+            promotion: None,
+        };
+        world.volumes.put_group(ReplicationGroup::new("shop.db", spec));
+        world.volumes.edit(&handle("vol-a"), |o| o.spec.group = Some("shop.db".to_owned()));
+        let staged = world.stage(Access::Block).await;
+        match served {
+            Some((node, generation)) => {
+                staged.unwrap();
+                let device = world.daemon.device().unwrap();
+                assert_eq!((device.engine, device.generation), (engine(node), generation));
+            }
+            None => assert_eq!(staged.unwrap_err().problem, Problem::Unavailable),
+        }
+    }
 }
 
 #[tokio::test]

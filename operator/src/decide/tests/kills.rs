@@ -23,6 +23,10 @@ async fn same_end(name: &str, make: fn() -> Bench, change: &impl Fn(&mut Bench),
         change(&mut bench);
         bench
     };
+    same_end_from(name, prepare).await;
+}
+
+async fn same_end_from(name: &str, prepare: impl AsyncFn() -> Bench) {
     let whole = prepare().await;
     whole.run().await;
     let (volumes, group) = (whole.volumes(), whole.group_if_any());
@@ -41,7 +45,8 @@ async fn same_end(name: &str, make: fn() -> Bench, change: &impl Fn(&mut Bench),
         let end = bench.group_if_any();
         let number = |text: &str| text.split('-').next().map(str::to_owned);
         let who = |g: &ReplicationGroupSpec| {
-            (number(&g.generation), g.primary.clone(), g.secondary.clone())
+            let sides = (g.primary.clone(), g.secondary.clone());
+            (number(&g.generation), sides, g.members.clone(), g.left_behind.clone())
         };
         assert_eq!(end.as_ref().map(who), group.as_ref().map(who), "{name}, {effects}");
         let found = end.as_ref().map(|_| bench.engines());
@@ -151,4 +156,62 @@ async fn growth_converges() {
         b.desired.volumes.as_mut().unwrap()[0].member.size = ByteLen(8 << 20);
     };
     same_end_whenever_killed("growth", grow, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_joins_converges() {
+    same_end_whenever_killed("join", |b| b.add_disk("extra", "a", 3), true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_volumes_that_join_converge() {
+    let join = |b: &mut Bench| {
+        b.add_disk("extra", "a", 3);
+        b.add_disk("more", "a", 2);
+    };
+    same_end_whenever_killed("two join", join, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_while_a_volume_joins_converges_with_and_without_the_old_primary() {
+    for make in [Bench::new, Bench::cluster] {
+        for returns in [true, false] {
+            let joining = async || {
+                let mut bench = make();
+                bench.run().await;
+                bench.add_disk("extra", "a", 3);
+                *bench.world.unsent.lock().unwrap() = 1 << 19;
+                bench.run().await;
+                bench.order_failover("b");
+                bench.world.machines().get_mut("a").unwrap().up = returns;
+                bench
+            };
+            same_end_from(&format!("left behind, {returns}"), joining).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_taken_back_wherever_the_operator_was_killed_is_whole_in_or_out() {
+    for effects in 1..8 {
+        let half = async || {
+            let mut bench = Bench::cluster();
+            bench.run().await;
+            bench.add_disk("extra", "a", 3);
+            *bench.world.fuse.lock().unwrap() = Some(effects);
+            bench.run().await;
+            *bench.world.fuse.lock().unwrap() = None;
+            bench.desired.volumes.as_mut().unwrap().pop();
+            bench
+        };
+        let bench = half().await;
+        bench.run().await;
+        let members = bench.group().members;
+        let a = bench.world.machines()["a"].clone();
+        let taken_in = a.groups[&bench.desired.group].members.len() == 3;
+        assert_eq!(members.len(), if taken_in { 3 } else { 2 }, "{effects}");
+        assert!(members.iter().all(|m| m.joining.is_none()), "{effects}");
+        let said = bench.volumes().remove(1);
+        assert_eq!(said.ends_with("in None"), !taken_in, "{effects}: {said}");
+    }
 }
