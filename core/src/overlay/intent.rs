@@ -6,30 +6,23 @@
 //!
 //!   caller 1 ──┐                     ┌── caller 3, 4: came while it was under way
 //!   caller 2 ──┴► commit 1 ─ flush ──┴─► commit 2 ─ flush ─►
-//!
-//!   sweep(keep):  marks that nothing needs are dropped in memory; the disk follows with the next
-//!                 commit. Of the regions marked last some stay, so that steady writing pays no sync:
-//!
-//!   0 ─────────────────── a quarter ──────────────────────────── most ───────────►
-//!      stay                           go one by one, slowly             go at once
 //! ```
-//! A write in a region that was dropped pays a sync. Between a quarter and `most` they are dropped so slowly
-//! (all of it in `FREE_TIME`) that these syncs stay few however widely is written; beyond `most` it is
-//! the other way about: a crash makes good no more than that.
 //!
 //! A superset at every moment: a bit is cleared on disk only after nobody relied on it, and a bad
 //! sector reads as all marked. Memory: two bits a region, 256 KiB for 1 TiB. `format.rs` has the bytes.
+//!
+//! Which marks go again: `sweep.rs`.
 //!
 //! Nothing is spawned. The I/O of a commit belongs to the log: if all its callers are dropped, the
 //! next one carries it to its end before it starts another.
 
 mod format;
+mod sweep;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, join_all};
@@ -41,9 +34,6 @@ use crate::units::{ByteOffset, ByteRange, VolumeIndex, u64_of};
 
 /// The unit of the intent log, in bytes.
 pub const INTENT_REGION: u64 = 1 << 20;
-
-/// In so much time as many marks are dropped as may stay at most.
-const FREE_TIME: Duration = Duration::from_secs(128);
 
 pub use crate::disk::INTENT_HOT;
 
@@ -257,57 +247,9 @@ impl<D: Disk> IntentLog<D> {
             .collect()
     }
 
-    /// Whether the disk has so many marks more than are wanted that a commit is due although nobody waits
-    /// for one: a 32nd of those that may stay. So a crash makes good little more than those.
-    pub fn is_due(&self) -> bool {
-        let inner = self.0.borrow();
-        inner.commit.is_none() && inner.dropped > inner.most / 32
-    }
-
     /// How often it was made durable, or began to be.
     pub fn commits(&self) -> u64 {
         self.0.borrow().begun
-    }
-
-    /// Lets a sweep leave alone at most so many regions; without this [`INTENT_HOT`].
-    pub fn limit_hot(&self, most: usize) {
-        self.0.borrow_mut().most = most;
-    }
-
-    /// Drops the marks of regions for which `keep` is false, save the hot ones, marked last, and
-    /// those of marks that have not returned yet. In memory; the disk follows with the next commit.
-    /// `keep` must not call this log.
-    pub fn sweep(&self, now: Mono, keep: impl Fn(VolumeIndex, ByteRange) -> bool) {
-        let inner = &mut *self.0.borrow_mut();
-        let stay = inner.how_many_stay(now);
-        let hot_since = {
-            let mut times: Vec<u64> = inner.recent.values().copied().collect();
-            match times.len().saturating_sub(stay) {
-                0 => 0,
-                cold if cold == times.len() => u64::MAX,
-                cold => *times.select_nth_unstable(cold).1,
-            }
-        };
-        let pending: Vec<Range<u64>> = inner.pending.values().flatten().cloned().collect();
-        for (volume, regions) in inner.layout.volumes() {
-            for run in inner.wanted.runs(regions.clone()) {
-                for region in run {
-                    let hot = inner.recent.get(&region).is_some_and(|time| *time >= hot_since);
-                    if hot || pending.iter().any(|p| p.contains(&region)) {
-                        continue;
-                    }
-                    let start = (region - regions.start) * INTENT_REGION;
-                    let range = ByteRange::new(start, start + INTENT_REGION);
-                    if keep(volume, range.intersect(inner.layout.whole(volume))) {
-                        continue;
-                    }
-                    inner.wanted.clear(region);
-                    inner.dropped += 1;
-                    inner.recent.remove(&region);
-                    inner.dirty.insert(Layout::block_of(region));
-                }
-            }
-        }
     }
 }
 
@@ -315,17 +257,6 @@ impl<D: Disk> Inner<D> {
     /// Whether these regions are marked and stored.
     fn has(&self, mut regions: Range<u64>) -> bool {
         regions.all(|r| self.wanted.has(r) && self.stored.has(r))
-    }
-
-    /// How many of the regions marked last a sweep leaves alone now.
-    fn how_many_stay(&mut self, now: Mono) -> usize {
-        let passed = now.since(self.freed).min(FREE_TIME).as_micros();
-        let go = u128::from(u64_of(self.most)) * passed / FREE_TIME.as_micros();
-        if go > 0 {
-            self.freed = now;
-        }
-        let go = usize::try_from(go).unwrap_or(usize::MAX);
-        self.recent.len().saturating_sub(go).clamp(self.most / 4, self.most)
     }
 
     fn touch(&mut self, regions: &Range<u64>) {

@@ -296,7 +296,11 @@ impl<H: Host> Group<H> {
             Part::Idle => {}
             Part::Primary(p, _) => {
                 // What the VM flushed is durable already; the rest is made so as far as it goes.
-                let _ = p.flush_all().await;
+                let is_flushed = p.flush_all().await.is_ok();
+                let peer = p.peer.borrow().clone();
+                if let Some(peer) = peer.filter(|_| is_flushed) {
+                    peer.close_intent(self.0.host.now()).await;
+                }
                 p.end();
             }
             Part::Secondary(s) => {

@@ -73,6 +73,15 @@ impl<H: Host> Peer<H> {
         });
     }
 
+    /// Clears all that nothing relies on, durably: nobody writes any more, so none needs to stay for speed, and
+    /// whoever opens the group again sends none of it in vain.
+    pub(crate) async fn close_intent(&self, now: Mono) {
+        self.intent.limit_hot(0);
+        self.sweep_intent(now);
+        // On an error marks stay that nothing needs: more to send, and nothing lost.
+        let _ = self.intent.commit().await;
+    }
+
     /// Ends a task with the peer, if it has not ended before.
     pub(crate) fn keep_task(&self, task: Task) {
         let mut tasks = self.tasks.borrow_mut();

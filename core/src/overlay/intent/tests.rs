@@ -1,6 +1,7 @@
 use super::*;
 use std::collections::BTreeSet;
 
+use super::sweep::FREE_TIME;
 use crate::disk::{Fault, Memory};
 use crate::overlay::tests::{Gated, Random};
 use crate::units::usize_of;

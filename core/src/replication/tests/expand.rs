@@ -275,3 +275,22 @@ fn what_the_peer_lacks_is_still_known_when_the_intent_log_grows() {
         assert_eq!(got, [(0, 4096), (0x55, 8192), (0, 4096)]);
     });
 }
+
+#[test]
+fn a_primary_that_was_closed_in_good_order_sends_nothing_in_vain() {
+    pair::run(|sim| async move {
+        let two = Two::started(&sim).await;
+        fill(&two.volume("a", Primary), at(0, 4096), 0x77).await.unwrap();
+        two.group("a").checkpoint(G1).await.unwrap();
+        let group = two.a.take().unwrap();
+        group.shutdown().await;
+        drop(group);
+        // What was cut ends on its own.
+        sim.pause(std::time::Duration::from_millis(500)).await;
+        two.reopen("a").await;
+        assert_eq!(two.group("a").status().missing, 0);
+        two.in_sync().await;
+        let got = pattern(&two.volume("b", Secondary), at(0, 8192)).await;
+        assert_eq!(got, [(0x77, 4096), (0x22, 4096)]);
+    });
+}
