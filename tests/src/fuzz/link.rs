@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use understudy_core::link::frame::{
-    Body, HEADER_LEN, Hello, PAYLOAD_MAX, ZEROES_MAX, decode, decode_header, encode,
+    Body, HEADER_LEN, Hello, PAYLOAD_MAX, VERSION, ZEROES_MAX, decode, decode_header, encode,
 };
 use understudy_core::link::{Connection, LinkError};
 use understudy_core::runtime::{Buf, Data, Wall};
@@ -92,7 +92,7 @@ fn frame(input: &mut Input<'_>, sequence: &mut u64) -> Vec<u8> {
         payload.resize(length, 0);
     }
     let mut frame = b"USLK".to_vec();
-    frame.extend([kind, 1]);
+    frame.extend([kind, VERSION]);
     frame.extend((volume & 0x7fff).to_le_bytes());
     frame.extend(sequence.to_le_bytes());
     frame.extend(first.to_le_bytes());
