@@ -12,7 +12,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use understudy_core::disk::{Dir, Disk, Result};
+use understudy_core::disk::{Dir, Disk, ErrorKind, Result};
 use understudy_core::overlay::Role;
 use understudy_core::replication::{GroupStatus, LinkState, Replica};
 use understudy_core::runtime::{Data, Env};
@@ -25,6 +25,9 @@ use super::plan::Death;
 use super::player::Player;
 use super::world;
 use super::writes::Write;
+
+/// How long files may stay open after their group was closed.
+const STILL_OPEN: Duration = Duration::from_secs(1);
 
 /// What a failover has to keep.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,16 @@ impl Player {
         for operation in [Operation::Write, Operation::Flush] {
             host.inject(&format!("volumes/v{v}/disk"), operation, Failure::Never);
         }
-        let work = async move { replica(&host, v, size, is_new, content).await };
+        let work = async move {
+            // What was cut when it was let go ends on its own, and holds its files until then.
+            for _ in 0..100 {
+                match replica(&host, v, size, is_new, content.clone()).await {
+                    Err(e) if e.kind() == ErrorKind::Locked => host.sleep(STILL_OPEN / 100).await,
+                    done => return done,
+                }
+            }
+            replica(&host, v, size, is_new, content).await
+        };
         match self.call(side, work).await {
             Some(Ok(())) => {}
             Some(Err(e)) => {
