@@ -215,7 +215,8 @@ pub async fn let_go<D: Dir>(dir: &D, left: usize) -> Result<()> {
 /// does not know. Says its number; a group that has none needs none.
 async fn next_intent<D: Dir>(dir: &D, state: &GroupState, members: &[Member]) -> Result<u32> {
     let Some(file) = dir.open(&intent_name(state.intent)).await? else { return Ok(state.intent) };
-    let lens = |of: &[Member]| of.iter().map(|m| padded(m.size)).collect::<Vec<u64>>();
+    let padded = |m: &Member| m.size.next_multiple_of(CLUSTER);
+    let lens = |of: &[Member]| of.iter().map(padded).collect::<Vec<u64>>();
     let (old, new) = (lens(&state.members), lens(members));
     let marks = IntentLog::open(file, &old).await?;
     let number = state.intent.wrapping_add(1);
@@ -223,17 +224,12 @@ async fn next_intent<D: Dir>(dir: &D, state: &GroupState, members: &[Member]) ->
     dir.remove(&name).await?;
     let len = IntentLog::<D::Disk>::file_len(&new);
     let next = IntentLog::create(dir.create(&name, len, Space::Written).await?, &new).await?;
-    for (i, v) in (0..).map(VolumeIndex).take(new.len()).enumerate() {
-        let all = |len: &u64| vec![ByteRange::new(0, *len)];
-        let ranges =
-            if i < old.len() { marks.marked(v) } else { new.get(i).map(all).unwrap_or_default() };
+    let known = VolumeCount::of(old.len());
+    for (v, len) in (0..).map(VolumeIndex).zip(new) {
+        let ranges = if known.covers(v) { marks.marked(v) } else { vec![ByteRange::new(0, len)] };
         next.mark_many(v, ranges).await?;
     }
     Ok(number)
-}
-
-fn padded(size: u64) -> u64 {
-    size.next_multiple_of(CLUSTER)
 }
 
 /// What is said of volumes by their number in the group no longer holds.
@@ -260,23 +256,11 @@ pub(super) async fn grow<H: Host>(
         // Other replicas than it names, or nothing to do: whoever opens it looks on.
         return Ok(());
     }
-    let old: Vec<u64> = state.members.iter().map(|m| padded(m.size)).collect();
-    let new: Vec<u64> = replicas.iter().map(|r| padded(r.label.size)).collect();
     let mut next = state.clone();
-    if let Some(file) = dir.open(&intent_name(state.intent)).await? {
-        next.intent = state.intent.wrapping_add(1);
-        let marks = IntentLog::open(file, &old).await?;
-        let name = intent_name(next.intent);
-        dir.remove(&name).await?;
-        let len = IntentLog::<H::Disk>::file_len(&new);
-        let grown = IntentLog::create(dir.create(&name, len, Space::Written).await?, &new).await?;
-        for v in (0..).map(VolumeIndex).take(new.len()) {
-            grown.mark_many(v, marks.marked(v)).await?;
-        }
-    }
     for (m, r) in next.members.iter_mut().zip(replicas) {
         m.size = r.label.size;
     }
+    next.intent = next_intent(dir, state, &next.members).await?;
     superblock.write(&next).await?;
     *state = next;
     Ok(())

@@ -108,40 +108,44 @@ async fn pass<H: Host>(
             (policy.resync_floor, policy.resync_ceiling)
         };
         let wait = pace.wait(p.host.now(), ceiling, under_way);
-        match next {
-            Some(_) if wait.is_some() && steps.is_empty() => {
-                p.host.sleep(wait.unwrap_or_default()).await;
+        match (next, wait) {
+            (Some(_), Some(wait)) if steps.is_empty() => {
+                p.host.sleep(wait).await;
+                continue;
             }
-            Some(range) if wait.is_none() => {
+            (Some(range), None) => {
                 let is_behind = pace.is_behind(p.host.now(), floor);
                 steps.push(async move { (range, step(p, peer, v, range, is_behind).await) });
                 (from, under_way) = (range.end, under_way + range.len());
+                continue;
             }
-            Some(_) | None => match steps.next().await {
-                Some((range, sent)) => {
-                    under_way -= range.len();
-                    match sent {
-                        Ok(true) => {
-                            alone = false;
-                            pace.sent(p.host.now(), range.len());
-                            peer.resync_rate.set(pace.rate());
-                            *unsettled += range.len();
-                        }
-                        Ok(false) => {
-                            alone = true;
-                            pause = Some(Pause::Room);
-                            from = from.min(range.start);
-                        }
-                        Err(e) => {
-                            peer.note(format!("resync can't read {range}: {e}"));
-                            p.changed.notify();
-                            pause = Some(Pause::Error);
-                        }
-                    }
-                }
-                None if pause.is_none() && *unsettled < p.host.resync_settle() => return,
-                None => {}
-            },
+            (Some(_) | None, _) => {}
+        }
+        let Some((range, sent)) = steps.next().await else {
+            // Nothing is under way and nothing may start; a flush that is due comes first.
+            if *unsettled < p.host.resync_settle() {
+                return;
+            }
+            continue;
+        };
+        under_way -= range.len();
+        match sent {
+            Ok(true) => {
+                alone = false;
+                pace.sent(p.host.now(), range.len());
+                peer.resync_rate.set(pace.rate());
+                *unsettled += range.len();
+            }
+            Ok(false) => {
+                alone = true;
+                pause = Some(Pause::Room);
+                from = from.min(range.start);
+            }
+            Err(e) => {
+                peer.note(format!("resync can't read {range}: {e}"));
+                p.changed.notify();
+                pause = Some(Pause::Error);
+            }
         }
     }
 }

@@ -42,10 +42,7 @@ impl Engine {
 
     /// The one write. What is on disk decides: nothing changes any more.
     async fn take_over_paused(&self, start: &Start, paused: &[GroupId]) -> Result<(), EngineError> {
-        let mut states = BTreeMap::new();
-        for name in paused {
-            states.insert(name.clone(), self.stored_state(name).await?);
-        }
+        let states = self.stored_states(paused).await?;
         let Some(members) = plan(start, &self.replicas_of(start), states.values())? else {
             return Ok(());
         };
@@ -109,6 +106,36 @@ impl Engine {
         }
         Ok(states)
     }
+
+    pub(super) async fn stored_states(
+        &self,
+        groups: &[GroupId],
+    ) -> Result<BTreeMap<GroupId, GroupState>, EngineError> {
+        let mut states = BTreeMap::new();
+        for name in groups {
+            states.insert(name.clone(), self.stored_state(name).await?);
+        }
+        Ok(states)
+    }
+}
+
+/// What a volume is in a group that it enters: with what it carries from the one it comes from, or as the
+/// replica that is here.
+pub(super) fn entering(
+    volume: &VolumeId,
+    from: Option<(&Member, Generation)>,
+    replicas: &BTreeMap<VolumeId, Replica>,
+) -> Result<Member, EngineError> {
+    if let Some((member, generation)) = from {
+        let mut member = member.clone();
+        member.carry(generation);
+        return Ok(member);
+    }
+    let replica = replicas.get(volume).ok_or_else(|| {
+        let text = format!("volume {volume} has no replica here: create it first");
+        EngineError::new(Refusal::NotFound, text)
+    })?;
+    Ok(Member::new(volume.clone(), replica.uuid, replica.size.0))
 }
 
 /// The members of the group from now on, with what they carry; `None` if there is nothing to take
@@ -147,20 +174,8 @@ fn plan<'s>(
     if others == 0 && !rewritten {
         return Ok(None);
     }
-    let mut members = Vec::with_capacity(wanted.len());
-    for volume in wanted {
-        if let Some((member, generation)) = from.get(volume) {
-            let mut member = Member::clone(member);
-            member.carry(*generation);
-            members.push(member);
-        } else if let Some(r) = replicas.get(volume) {
-            members.push(Member::new(volume.clone(), r.uuid, r.size.0));
-        } else {
-            let text = format!("volume {volume} has no replica here: create it first");
-            return Err(EngineError::new(Refusal::NotFound, text));
-        }
-    }
-    Ok(Some(members))
+    let entering = |volume| entering(volume, from.get(volume).copied(), replicas);
+    wanted.into_iter().map(entering).collect::<Result<_, _>>().map(Some)
 }
 
 /// A volume that the list no longer names would be served by nobody.

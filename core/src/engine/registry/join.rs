@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use super::adopt::entering;
 use super::{Engine, on_shard};
 use crate::engine::api::{GroupId, Refusal, Replica, Role, Start, VolumeId};
 use crate::engine::error::EngineError;
@@ -61,10 +62,7 @@ impl Engine {
 
     /// The one write. What is on disk decides: nothing changes any more.
     async fn join_paused(&self, start: &Start, paused: &[GroupId]) -> Result<(), EngineError> {
-        let mut states = BTreeMap::new();
-        for name in paused {
-            states.insert(name.clone(), self.stored_state(name).await?);
-        }
+        let states = self.stored_states(paused).await?;
         let members = joining(start, &self.replicas_of(start), &states)?;
         let group = &start.group;
         let volumes: Vec<_> = members.iter().map(|m| m.volume.to_string()).collect();
@@ -148,7 +146,7 @@ fn joining(
             .values()
             .filter(|s| s.group != start.group)
             .find_map(|s| Some((s, s.members.iter().find(|m| m.volume == *volume)?)));
-        if let Some((s, member)) = other {
+        if let Some((s, _)) = other {
             check_solo(s).map_err(|why| {
                 refuse(format!("{why}; volume {volume} can't join group {}", start.group))
             })?;
@@ -158,15 +156,8 @@ fn joining(
                     s.group, s.generation, start.group, start.generation
                 )));
             }
-            let mut member = member.clone();
-            member.carry(s.generation);
-            members.push(member);
-        } else if let Some(r) = replicas.get(volume) {
-            members.push(Member::new(volume.clone(), r.uuid, r.size.0));
-        } else {
-            let text = format!("volume {volume} has no replica here: create it first");
-            return Err(EngineError::new(Refusal::NotFound, text));
         }
+        members.push(entering(volume, other.map(|(s, m)| (m, s.generation)), replicas)?);
     }
     Ok(members)
 }
