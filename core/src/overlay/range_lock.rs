@@ -66,16 +66,9 @@ impl RangeLock {
         Locking(Some(RangeGuard { queue: self.0.clone(), ticket, range }))
     }
 
-    /// The lock, if nobody holds or waits for a part of `range`.
-    pub fn try_lock(&self, range: ByteRange) -> Option<RangeGuard> {
-        let mut queue = self.0.borrow_mut();
-        if queue.entries.iter().any(|e| conflict(e.range, range)) {
-            return None;
-        }
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.entries.push(Entry { ticket, range, waits_for: 0, waker: None });
-        Some(RangeGuard { queue: self.0.clone(), ticket, range })
+    /// Whether nobody holds or waits for a part of `range`, so that [`RangeLock::lock`] would not wait.
+    pub fn is_free(&self, range: ByteRange) -> bool {
+        !self.0.borrow().entries.iter().any(|e| conflict(e.range, range))
     }
 
     /// How many ranges are held now; those that wait do not count.
@@ -175,7 +168,8 @@ mod tests {
         // Free by what is held, but the second came before it.
         assert!(third.as_mut().now_or_never().is_none());
         assert!(second.as_mut().now_or_never().is_none());
-        assert!(lock.try_lock(range(16, 17)).is_none());
+        assert!(!lock.is_free(range(16, 17)));
+        assert!(lock.is_free(range(20, 21)));
         assert_eq!(lock.held(), 1);
         drop(first);
         assert!(third.as_mut().now_or_never().is_none());
@@ -203,7 +197,7 @@ mod tests {
         drop(waiting);
         assert!(last.as_mut().now_or_never().is_some());
         drop(held);
-        assert!(lock.try_lock(range(0, 100)).is_some());
+        assert!(lock.is_free(range(0, 100)));
     }
 
     #[test]

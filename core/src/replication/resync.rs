@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   missing ─┬► lock the range ─► read our disk ─► its frame enters the window ─► unlock ─► pace
-//!            ├► ...                                at most 16 at once, 1 MiB of them
+//!            ├► ...   │                            at most 16 at once, 1 MiB of them
+//!            │        └ in use by the VM: a smaller one, down to a cluster
 //!            └► now and then, alone: both sides flush; sent for good
 //! ```
 //! The read and the place in the stream are under the range's lock, so no write of the VM can come
@@ -23,6 +24,7 @@ use super::primary::Primary;
 use crate::bug::{Bug, bug};
 use crate::disk::{Disk, Host, Result};
 use crate::link::frame::Body;
+use crate::overlay::RangeLock;
 use crate::runtime::{Buf, timeout};
 use crate::units::{ByteRange, CLUSTER, VolumeIndex, usize_of};
 
@@ -114,6 +116,8 @@ async fn pass<H: Host>(
                 continue;
             }
             (Some(range), None) => {
+                let lock = p.volumes.get(v.get()).map(|volume| &volume.lock);
+                let range = lock.map_or(range, |lock| not_in_use(lock, range));
                 let is_behind = pace.is_behind(p.host.now(), floor);
                 steps.push(async move { (range, step(p, peer, v, range, is_behind).await) });
                 (from, under_way) = (range.end, under_way + range.len());
@@ -181,6 +185,17 @@ async fn wait_for_room<H: Host>(p: &Primary<H>, peer: &Peer<H>) {
     timeout(&p.host, PATIENCE, room).await;
 }
 
+/// The first part of a range that no request holds; at least a cluster.
+///
+/// A step that queues behind a write which waits for the window makes all that come behind the step
+/// wait too. In one cluster that changes little: most of those would wait for that write anyway.
+fn not_in_use(lock: &RangeLock, mut range: ByteRange) -> ByteRange {
+    while range.len() > CLUSTER && !lock.is_free(range) {
+        range.end = range.start + (range.len() / 2).next_multiple_of(CLUSTER);
+    }
+    range
+}
+
 /// Sends one range; `false` if there was no room.
 async fn step<H: Host>(
     p: &Rc<Primary<H>>,
@@ -246,8 +261,29 @@ fn in_clusters(parts: Vec<(ByteRange, bool)>) -> Vec<(ByteRange, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::in_clusters;
+    use futures::executor::block_on;
+
+    use super::{in_clusters, not_in_use};
+    use crate::overlay::RangeLock;
     use crate::units::ByteRange;
+
+    #[test]
+    fn a_step_takes_what_no_request_holds_and_waits_for_one_cluster_at_most() {
+        let lock = RangeLock::default();
+        let all = ByteRange::new(1 << 20, (1 << 20) + (256 << 10));
+        let first = |len: u64| ByteRange::new(all.start, all.start + len);
+        assert_eq!(not_in_use(&lock, all), all);
+        for (held, taken) in [(200 << 10, 128 << 10), (20 << 10, 16 << 10), (4096, 4096), (0, 4096)]
+        {
+            let at = all.start + held;
+            let _held = block_on(lock.lock(ByteRange::new(at, at + 512)));
+            assert_eq!(not_in_use(&lock, all), first(taken), "{held}");
+        }
+        // A volume's end need not be a cluster's.
+        let _held = block_on(lock.lock(first(512)));
+        assert_eq!(not_in_use(&lock, first(4608)), first(4096));
+        assert_eq!(not_in_use(&lock, first(512)), first(512));
+    }
 
     #[test]
     fn a_cluster_that_is_allocated_in_part_counts_as_allocated() {

@@ -17,7 +17,7 @@ use crate::disk::Host;
 use crate::link::frame::{Body, Hello};
 use crate::link::{Connection, LinkError, Window};
 use crate::overlay::UndoFull;
-use crate::runtime::{Address, Stream, Task, timeout};
+use crate::runtime::{Address, Mono, Stream, Task, timeout};
 use crate::units::{Epoch, VolumeCount};
 
 /// How long connecting and each hello may take.
@@ -104,6 +104,7 @@ async fn talk<H: Host>(
             )));
         }
     };
+    let heard = p.host.now();
     if bug(Bug::LostAnswerIsNever) {
         theirs.record = theirs.record.min(peer.last.get().epoch);
     }
@@ -152,7 +153,7 @@ async fn talk<H: Host>(
     }
     p.changed.notify();
     let heartbeat = spawn_heartbeat(p, window);
-    let ended = receive(p, peer, window, &mut connection).await;
+    let ended = receive(p, peer, window, &mut connection, heard).await;
     heartbeat.cancel();
     ended
 }
@@ -230,9 +231,14 @@ async fn receive<H: Host>(
     peer: &Rc<Peer<H>>,
     window: &Window,
     connection: &mut Connection<H>,
+    heard: Mono,
 ) -> Result<std::convert::Infallible, LinkError> {
+    // The silence began at the hello, however long our own disk took since; what came meanwhile is
+    // still to be read.
+    let passed = p.host.now().since(heard);
+    let mut limit = SILENCE_MAX.saturating_sub(passed).max(HEARTBEAT);
     loop {
-        match connection.receive(SILENCE_MAX).await?.1 {
+        match connection.receive(std::mem::replace(&mut limit, SILENCE_MAX)).await?.1 {
             Body::Ack(ack) => {
                 window.acknowledge(ack);
                 peer.leg.acknowledged();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::pair::{G1, Pair, at, fill, pattern, policy, read, run};
+use super::pair::{G1, Pair, at, fill, pattern, policy, read, run, spec};
 use crate::disk::Disk;
-use crate::overlay::{Mode, Policy};
+use crate::overlay::{Mode, Policy, Role};
 use crate::replication::ExportKind::{Primary, Secondary, View};
 use crate::replication::LinkState;
+use crate::replication::session::SILENCE_MAX;
 use crate::runtime::Env;
 use crate::sim::{Direction, Held, Sim};
 use crate::units::{ByteRange, CLUSTER, Epoch};
@@ -124,6 +125,31 @@ fn a_link_that_falls_silent_is_given_up_and_made_anew() {
         sim.stall("a", "b");
         fill(&p, at(0, 4096), 0x22).await.unwrap();
         sim.pause(Duration::from_secs(12)).await;
+        recovers(&pair, &sim).await;
+    });
+}
+
+#[test]
+fn silence_counts_from_the_hello_however_slow_the_own_disk_is() {
+    run(|sim| async move {
+        let pair = Pair::new(&sim, &[SIZE], None).await;
+        let fast = Duration::ZERO..SOON / 1000;
+        sim.set_disk_delay(Duration::from_micros(500)..Duration::from_micros(501));
+        pair.secondary.start(spec(Role::Secondary, policy())).await.unwrap();
+        sim.node("a").set_disk_slowness(1000, 1);
+        pair.primary.start(spec(Role::Primary, policy())).await.unwrap();
+        let is_alone = |p: &Pair| p.secondary.status().link == LinkState::Degraded;
+        pair.wait_for(|p| !is_alone(p)).await;
+        // The hello went back. What the primary makes durable now takes seconds.
+        sim.pause(SOON).await;
+        let began = sim.elapsed();
+        sim.partition("b", "a", Direction::OneWay);
+        pair.wait_for(is_alone).await;
+        let took = sim.elapsed().saturating_sub(began);
+        assert!(took < SILENCE_MAX + SOON, "{took:?}");
+        sim.node("a").set_disk_slowness(1, 1);
+        sim.set_disk_delay(fast);
+        sim.heal("a", "b");
         recovers(&pair, &sim).await;
     });
 }
