@@ -18,6 +18,12 @@ use super::shared::{Counts, Shared};
 use super::world::{NAMES, Side, micros, read_all};
 use crate::random::Random;
 
+/// A peer that says nothing for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// After so long each side knows: the answer to a hello may take as long as the silence behind it.
+const SILENCE_NOTICED: Duration = Duration::from_secs(11);
+
 /// The player.
 #[derive(Debug)]
 pub(super) struct Player {
@@ -236,10 +242,12 @@ impl Player {
     async fn pause(&self, n: u64) {
         self.sim.pause(micros(n)).await;
         let calm = self.paired && self.frozen == [false; 2];
-        if n < 7_000_000 || !self.partitioned || !calm {
+        if micros(n) < SILENCE_MAX || !self.partitioned || !calm {
             return;
         }
-        // Longer than any silence that is taken for life: both sides must say so (invariant 6).
+        // Longer than any silence that is taken for life: both sides must say so (invariant 6). One that
+        // begins within a hello is counted from its answer.
+        self.sim.pause(SILENCE_NOTICED.saturating_sub(micros(n))).await;
         for side in [0, 1] {
             if self.sides[side].host.is_dead() {
                 continue;
