@@ -6,8 +6,6 @@ SEED ?= 1
 HISTORIES ?= 1000
 MIX ?= storm
 RUNS ?= 1
-MINUTES ?= 10
-ROUNDS ?= 0
 FROM ?= 1
 SECONDS ?= 600
 
@@ -65,7 +63,8 @@ rounds: ## 1000 lives of a volume by the CSI driver: nothing is left (as root)
 
 soak: ## Two volumes under load and faults: MINUTES=n or ROUNDS=n, SEED=s FROM=n (as root)
 	@$(CARGO) build --locked --quiet --workspace --bins
-	@target/debug/understudy-tests soak --minutes $(MINUTES) --rounds $(ROUNDS) --seed $(SEED) --from $(FROM)
+	@target/debug/understudy-tests soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  --seed $(SEED) --from $(FROM)
 
 replay: ## Replay TRACE=FILE on two engines with disks of SIZE=MiB; compare the lines by diff
 	@test -n "$(TRACE)" || { echo "Which trace? make replay TRACE=tests/traces/basic.trace SIZE=8"; exit 2; }

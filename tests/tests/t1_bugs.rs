@@ -11,7 +11,7 @@ use understudy_tests::model::{Case, Hunt, Mix, hunt_all, line};
 
 /// Each bug, and a seed of the mix for it that is known to find it.
 const FOUND_BY: &[(Bug, u64)] = &[
-    (Bug::UndoSyncSkipped, 98),
+    (Bug::UndoSyncSkipped, 55),
     (Bug::OverwriteBeforeUndo, 22),
     (Bug::UndoNewestFirst, 130),
     (Bug::BatchOverTwoEpochs, 4),
@@ -42,14 +42,14 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::EpochUsedTwice, 4),
     (Bug::FailedWriteNotMarked, 238),
     (Bug::LogFreedUnderRead, 2576),
-    (Bug::ConsumerOnReplaced, 463),
+    (Bug::ConsumerOnReplaced, 289),
     (Bug::StaleActiveValid, 180),
     (Bug::CommitUnlocked, 16),
     (Bug::PositionBeforeFlush, 185),
     (Bug::PoisonForgotten, 4382),
     (Bug::JoinedBeforeRecord, 215),
     (Bug::JoinsLacking, 22),
-    (Bug::JoiningSavesNothing, 14),
+    (Bug::JoiningSavesNothing, 9),
     (Bug::FailoverKeepsJoining, 6),
     (Bug::UsedJoinsAsBlank, 53),
     (Bug::FirstRecordUnflushed, 1),

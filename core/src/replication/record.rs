@@ -140,8 +140,7 @@ async fn record<H: Host>(
         (id, s.blank_actives(id))
     } else {
         let point = s.chain.point();
-        let same = (0..s.volumes.len())
-            .map(|i| point.active(crate::units::VolumeIndex(u16::try_from(i).unwrap_or(0))));
+        let same = (0..s.volumes.len()).map(|i| point.active(crate::units::VolumeIndex::of(i)));
         (s.active_id(), same.collect())
     };
     let done = s.host.wall();

@@ -85,7 +85,7 @@ impl<H: Host> Group<H> {
         let mut missing = vec![Bitmap::new(); p.volumes.len()];
         if !anew {
             for (i, m) in missing.iter_mut().enumerate() {
-                for r in intent.marked(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))) {
+                for r in intent.marked(VolumeIndex::of(i)) {
                     m.set(r.intersect(crate::units::ByteRange::new(0, lens[i])));
                 }
             }
@@ -257,9 +257,7 @@ impl<H: Host> Group<H> {
     /// Makes a promoted replica the primary, and merges in the background.
     pub(crate) fn serve_promoted(&self, promoted: Rc<Promoted<H>>) {
         let locals = (0..self.disks().len())
-            .map(|i| {
-                Local::Promoted(promoted.clone(), VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX)))
-            })
+            .map(|i| Local::Promoted(promoted.clone(), VolumeIndex::of(i)))
             .collect();
         let p = self.primary_on(locals);
         *self.0.part.borrow_mut() = Part::Primary(p, Some(promoted.clone()));

@@ -56,7 +56,7 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>) {
             pace = Pace::new(p.host.now());
         }
         for i in 0..p.volumes.len() {
-            let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+            let v = VolumeIndex::of(i);
             pass(&p, &peer, v, &mut pace, &mut unsettled).await;
         }
     }

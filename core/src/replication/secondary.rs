@@ -165,9 +165,7 @@ impl<H: Host> Secondary<H> {
             })
             .await?;
         let point = self.chain.point();
-        let same = (0..self.volumes.len())
-            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
-            .collect();
+        let same = (0..self.volumes.len()).map(|i| point.active(VolumeIndex::of(i))).collect();
         self.chain.complete(self.open_epoch.get(), same);
         *self.log.borrow_mut() = None;
         *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
@@ -221,7 +219,7 @@ impl<H: Host> Secondary<H> {
         *claimed = vec![Bitmap::new(); self.volumes.len()];
         for log in self.chain.logs() {
             for (i, bitmap) in claimed.iter_mut().enumerate() {
-                let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+                let v = VolumeIndex::of(i);
                 for r in log.ranges(v) {
                     bitmap.set(r);
                 }
@@ -258,16 +256,13 @@ impl<H: Host> Secondary<H> {
     /// A consumer's own bytes.
     pub(crate) fn active_bytes(&self) -> u64 {
         let point = self.chain.point();
-        (0..self.volumes.len())
-            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).bytes())
-            .sum()
+        (0..self.volumes.len()).map(|i| point.active(VolumeIndex::of(i)).bytes()).sum()
     }
 
     /// Whether a consumer has written anything over the current checkpoint; zeroes take no bytes.
     pub(crate) fn is_view_written(&self) -> bool {
         let point = self.chain.point();
-        (0..self.volumes.len())
-            .any(|i| !point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))).is_blank())
+        (0..self.volumes.len()).any(|i| !point.active(VolumeIndex::of(i)).is_blank())
     }
 
     /// The actives for a new checkpoint: nothing in them, in the files that the last ones do not use.

@@ -190,7 +190,7 @@ async fn lacks_all<H: Host>(
     for (i, volume) in p.volumes.iter().enumerate() {
         // Writes that began while there was no peer end first: they are in no bitmap.
         drop(volume.lock.lock(crate::units::ByteRange::new(0, u64::MAX)).await);
-        let v = crate::units::VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+        let v = crate::units::VolumeIndex::of(i);
         let all = crate::units::ByteRange::new(0, volume.local.len());
         let mut parts = vec![(all, true)];
         if blank || bug(Bug::HolesLeft) {

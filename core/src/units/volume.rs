@@ -10,6 +10,11 @@
 pub struct VolumeIndex(pub u16);
 
 impl VolumeIndex {
+    /// The volume at this place; a group has at most [`GROUP_VOLUMES_MAX`](super::GROUP_VOLUMES_MAX).
+    pub fn of(place: usize) -> Self {
+        Self(u16::try_from(place).unwrap_or(u16::MAX))
+    }
+
     /// As an index into the member list.
     pub fn get(self) -> usize {
         usize::from(self.0)

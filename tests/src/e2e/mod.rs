@@ -5,12 +5,15 @@
 //!   world      what every scenario has: the API, kubectl, the switch, the clock
 //!   install    helm install … uninstall, and that nothing is left
 //!   shop       the workload: a StatefulSet whose pod keeps a ledger over two block volumes
-//!   node_loss, partition, restarts, ports, roles      the scenarios
+//!   ledger     how a pod keeps one, and what it noted on its node
+//!   node_loss, added_disk, partition, restarts, outage, ports, roles      the scenarios
 //! ```
 //!
 //! A scenario is a function of the world. Each step is printed with how long it took.
 
+mod added_disk;
 mod install;
+mod ledger;
 mod node_loss;
 mod outage;
 mod partition;
@@ -49,8 +52,9 @@ pub struct Options {
 type Scenario = (&'static str, fn(&World) -> Result<()>);
 
 /// In the order in which they are played. `roles` looks at what the others asked for, so it is last.
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     ("node-loss", node_loss::play),
+    ("added-disk", added_disk::play),
     ("partition", partition::play),
     ("engine-restarts", restarts::play),
     ("api-outage", outage::play),

@@ -6,15 +6,16 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use super::shop::{self, Pod};
+use super::ledger::{Ledger, Pod};
+use super::shop;
 use super::world::{World, text};
 
 pub(super) fn play(world: &World) -> Result<()> {
     shop::apply(world)?;
-    let old = shop::wait_for_pod(world, |_| true)?;
-    shop::wait_for_writes(world, &old.node, 100)?;
+    let old = shop::WEB.wait_for_pod(world, |_| true)?;
+    shop::WEB.wait_for_writes(world, &old.node, 100)?;
     shop::protect(world)?;
-    shop::wait_for_writes(world, &old.node, 100)?;
+    shop::WEB.wait_for_writes(world, &old.node, 100)?;
 
     let before = shop::status(world)?;
     world.provider.kill(&old.node)?;
@@ -25,7 +26,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     world.provider.start(&old.node)?;
     world.wait_for_node(&old.node, true)?;
     let cut: Timestamp = text(&before["checkpoint"]["cutTime"]).parse().context("no cut time")?;
-    judge(world, &old, prefix, Some(cut))?;
+    judge(world, shop::WEB, &old.node, prefix, Some(cut))?;
     come_back(world, &old, &new)?;
 
     expand(world)?;
@@ -36,16 +37,22 @@ pub(super) fn play(world: &World) -> Result<()> {
 pub(super) fn fail_over(world: &World, old: &Pod) -> Result<(Pod, u64)> {
     shop::understudy(world, &["failover", "shop/web", "--yes"])?;
     world.step("kubectl understudy failover");
-    let new = shop::wait_for_pod(world, |pod| pod.uid != old.uid)?;
+    let new = shop::WEB.wait_for_pod(world, |pod| pod.uid != old.uid)?;
     ensure!(new.node != old.node, "the pod is on {} again, which is gone", new.node);
-    let prefix = shop::found(world)?;
+    let prefix = shop::WEB.found(world)?;
     world.step(&format!("the pod runs on {} and found the records up to {prefix}", new.node));
     Ok((new, prefix))
 }
 
 /// Whether the prefix is one that the old node's journal allows.
-pub(super) fn judge(world: &World, old: &Pod, prefix: u64, cut: Option<Timestamp>) -> Result<()> {
-    let (journal, _) = shop::notes(world, &old.node)?;
+pub(super) fn judge(
+    world: &World,
+    ledger: Ledger,
+    old: &str,
+    prefix: u64,
+    cut: Option<Timestamp>,
+) -> Result<()> {
+    let (journal, _) = ledger.notes(world, old)?;
     let cut = cut.map(|cut| u64::try_from(cut.as_microsecond())).transpose()?;
     let bounds = journal.bounds(cut);
     ensure!(
@@ -54,7 +61,8 @@ pub(super) fn judge(world: &World, old: &Pod, prefix: u64, cut: Option<Timestamp
     );
     ensure!(prefix > 0, "the promoted disks are empty");
     world.step(&format!(
-        "{prefix} of {} records survived; {} had completed before the checkpoint that was shown",
+        "{}: {prefix} of {} records survived; {} had completed before the checkpoint that was shown",
+        ledger.pod,
         journal.last(),
         bounds.at_least
     ));

@@ -12,7 +12,7 @@ const DOWN: Duration = Duration::from_secs(10);
 
 pub(super) fn play(world: &World) -> Result<()> {
     shop::apply(world)?;
-    let pod = shop::wait_for_pod(world, |_| true)?;
+    let pod = shop::WEB.wait_for_pod(world, |_| true)?;
     shop::protect(world)?;
     let before = shop::status(world)?["checkpoint"]["epoch"].as_i64().unwrap_or(0);
     if !world.provider.set_api(false)? {
@@ -21,11 +21,11 @@ pub(super) fn play(world: &World) -> Result<()> {
     }
     world.step("the API server is down");
     let began = std::time::Instant::now();
-    let first = shop::notes(world, &pod.node)?.0.last();
+    let first = shop::WEB.notes(world, &pod.node)?.0.last();
     while began.elapsed() < DOWN {
-        shop::wait_for_writes(world, &pod.node, 10)?;
+        shop::WEB.wait_for_writes(world, &pod.node, 10)?;
     }
-    let last = shop::notes(world, &pod.node)?.0.last();
+    let last = shop::WEB.notes(world, &pod.node)?.0.last();
     world.step(&format!("{} records were written meanwhile", last - first));
     world.provider.set_api(true)?;
     world.step("the API server is back");
@@ -34,7 +34,7 @@ pub(super) fn play(world: &World) -> Result<()> {
         let now = shop::status(world)?["checkpoint"]["epoch"].as_i64().unwrap_or(0);
         Ok((now > before + seconds).then_some(()))
     })?;
-    let now = shop::wait_for_pod(world, |_| true)?;
+    let now = shop::WEB.wait_for_pod(world, |_| true)?;
     ensure!(now.uid == pod.uid, "the pod was replaced");
     world.step("checkpoints went on meanwhile");
     shop::remove(world)

@@ -21,7 +21,7 @@ pub(super) fn play(world: &World) -> Result<()> {
     container["image"] = json!(TESTS);
     container["command"] = json!(["sh", "-c", "while [ ! -e /tmp/done ]; do sleep 1; done"]);
     world.apply(&objects)?;
-    let pod = shop::wait_for_pod(world, |_| true)?;
+    let pod = shop::WEB.wait_for_pod(world, |_| true)?;
     world.apply(&manifests(std::path::Path::new("examples/cluster/replication.yaml"))?)?;
     shop::wait_for_state(world, "Running")?;
     world.step("a protected pod runs");

@@ -4,36 +4,29 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::world::{World, manifests, text};
+use super::ledger::Ledger;
+use super::world::{World, manifests};
 use crate::cluster::image::TESTS;
 use crate::cluster::programs;
 use crate::harness::tools;
-use crate::ledger::{Journal, Plan};
+use crate::ledger::Plan;
 
 /// The namespace of the examples.
 pub(super) const NAMESPACE: &str = "shop";
-/// The pod.
-pub(super) const POD: &str = "/api/v1/namespaces/shop/pods/web-0";
+/// The pod of the StatefulSet.
+pub(super) const WEB: Ledger = Ledger { pod: "web-0", journals: "/var/lib/understudy-e2e/web" };
 /// The replication.
 pub(super) const REPLICATION: &str =
     "/apis/understudy.dev/v1alpha1/namespaces/shop/blockreplications/web";
-/// Where a node keeps what the ledger notes.
+/// Where a node keeps what the ledgers note.
 const JOURNALS: &str = "/var/lib/understudy-e2e";
 /// How long things of a busy machine may take.
-const LONG: Duration = Duration::from_mins(2);
+pub(super) const LONG: Duration = Duration::from_mins(2);
 /// The identity of the ledger.
 const RUN: u64 = 0x5107;
-
-/// A pod at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pod {
-    pub(super) uid: String,
-    pub(super) node: String,
-    pub(super) ready: bool,
-}
 
 /// Applies the example as it stands but for what its container does.
 pub(super) fn apply(world: &World) -> Result<()> {
@@ -42,29 +35,26 @@ pub(super) fn apply(world: &World) -> Result<()> {
     let set = set.context("the example holds no StatefulSet")?;
     let spec = &mut set["spec"]["template"]["spec"];
     spec["volumes"] = json!([{
-        "name": "journals", "hostPath": { "path": JOURNALS, "type": "DirectoryOrCreate" },
+        "name": "journals", "hostPath": { "path": WEB.journals, "type": "DirectoryOrCreate" },
     }]);
     // A deleted pod goes on for a while: what its device does then is part of what is asked.
     spec["terminationGracePeriodSeconds"] = json!(20);
     let container = &mut spec["containers"][0];
     container["image"] = json!(TESTS);
-    container["command"] = json!([
-        "understudy-tests",
-        "ledger",
-        "keep",
-        "/dev/system",
-        "/dev/data",
-        "--journals",
-        "/journals",
-        "--run",
-        RUN.to_string(),
-    ]);
+    container["command"] = keep(&["/dev/system", "/dev/data"]);
     container["volumeMounts"] = json!([{ "name": "journals", "mountPath": "/journals" }]);
     container["securityContext"] = json!({ "privileged": false });
     world.apply(&objects)?;
-    wait_for_pod(world, |_| true)?;
+    WEB.wait_for_pod(world, |_| true)?;
     world.step("two claims are bound and the pod writes its ledger");
     Ok(())
+}
+
+/// The command of a container that keeps a ledger over these devices.
+pub(super) fn keep(devices: &[&str]) -> Value {
+    let run = RUN.to_string();
+    let options = ["--journals", "/journals", "--run", &run];
+    json!([&["understudy-tests", "ledger", "keep"][..], devices, &options[..]].concat())
 }
 
 /// Protects it, and waits until checkpoints complete.
@@ -72,6 +62,11 @@ pub(super) fn protect(world: &World) -> Result<()> {
     world.apply(&manifests(Path::new("examples/cluster/replication.yaml"))?)?;
     wait_for_state(world, "Running")?;
     world.step("the replication is Running");
+    three_checkpoints(world)
+}
+
+/// Waits for three that complete from now on.
+pub(super) fn three_checkpoints(world: &World) -> Result<()> {
     let first = epoch(world)?;
     World::wait("checkpoints complete each second", LONG, || {
         Ok((epoch(world)? >= first + 3).then_some(()))
@@ -93,57 +88,6 @@ fn epoch(world: &World) -> Result<i64> {
 pub(super) fn wait_for_state(world: &World, state: &str) -> Result<()> {
     World::wait(&format!("the replication is {state}"), LONG, || {
         Ok((status(world)?["state"] == state).then_some(()))
-    })
-}
-
-/// Waits for a pod that runs and is one that is wanted.
-pub(super) fn wait_for_pod(world: &World, wanted: impl Fn(&Pod) -> bool) -> Result<Pod> {
-    World::wait("the pod runs", LONG, || {
-        let Some(pod) = world.get(POD)? else { return Ok(None) };
-        let pod = Pod {
-            uid: text(&pod["metadata"]["uid"]),
-            node: text(&pod["spec"]["nodeName"]),
-            ready: pod["status"]["containerStatuses"][0]["ready"] == true
-                && pod["metadata"].get("deletionTimestamp").is_none(),
-        };
-        Ok((pod.ready && wanted(&pod)).then_some(pod))
-    })
-}
-
-/// Which prefix the pod found at its start.
-pub(super) fn found(world: &World) -> Result<u64> {
-    World::wait("the ledger has been read", LONG, || {
-        let log = world.kubectl.run(["logs", "-n", NAMESPACE, "web-0"])?;
-        if let Some(line) = log.lines().find(|line| line.contains("hold no legal prefix")) {
-            bail!("{line}\n{log}");
-        }
-        let words = log.lines().find_map(|line| line.strip_prefix("found: "));
-        let Some(words) = words else { return Ok(None) };
-        let number = words.strip_prefix("exactly the records up to ").context(words.to_owned())?;
-        Ok(number.split(',').next().and_then(|number| number.parse().ok()))
-    })
-}
-
-/// The newest journal on a node, and the aftermath of the same life, if there was one.
-pub(super) fn notes(world: &World, node: &str) -> Result<(Journal, Option<String>)> {
-    let list = world.provider.exec(node, &["ls", JOURNALS])?;
-    let last = list.lines().filter(|name| name.ends_with(".journal")).max();
-    let last = last.with_context(|| format!("no journal on {node}"))?;
-    let mut text = world.provider.exec(node, &["cat", &format!("{JOURNALS}/{last}")])?;
-    // The last line of a node that lost power may be cut short.
-    if !text.ends_with('\n') {
-        text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
-    }
-    let aftermath = format!("{JOURNALS}/{}", last.replace(".journal", ".aftermath"));
-    Ok((Journal::parse(&text)?, world.provider.exec(node, &["cat", &aftermath]).ok()))
-}
-
-/// Waits until the ledger on this node has grown.
-pub(super) fn wait_for_writes(world: &World, node: &str, more: u64) -> Result<u64> {
-    let before = notes(world, node).map_or(0, |(journal, _)| journal.last());
-    World::wait("the ledger grows", LONG, || {
-        let last = notes(world, node)?.0.last();
-        Ok((last >= before + more).then_some(last))
     })
 }
 

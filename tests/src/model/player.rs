@@ -149,7 +149,7 @@ impl Player {
         volume: usize,
         kind: ExportKind,
     ) -> Option<Volume<SimHost>> {
-        let index = VolumeIndex(u16::try_from(volume).unwrap_or(u16::MAX));
+        let index = VolumeIndex::of(volume);
         self.group(side)?.volume(index, kind).ok()
     }
 

@@ -37,15 +37,18 @@ pub use room::{clear_orphans, possible};
 
 use crate::random::Random;
 
+/// How long it takes if nobody says how much of it there shall be.
+const MINUTES: f64 = 10.0;
+
 /// How a soak is run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// It ends after so many minutes, with the round that is being played.
-    #[arg(long, default_value_t = 10.0)]
-    pub minutes: f64,
-    /// Or after so many rounds; 0: as many as the time allows. Five have every kind of fault.
-    #[arg(long, default_value_t = 0)]
-    pub rounds: u32,
+    /// It ends after so many minutes, with the round that is being played. Without `--rounds`: 10.
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// It ends after so many rounds. Five have every kind of fault.
+    #[arg(long)]
+    pub rounds: Option<u32>,
     /// What the faults are drawn from; without it `UNDERSTUDY_SEED`, or one of the moment.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -87,13 +90,16 @@ fn play(options: &Options, seed: u64, directory: &Path, owner: u32) -> Result<Ex
         stage::VOLUME >> 20,
         stage::MAX_DELAY
     );
-    let end = Instant::now() + Duration::try_from_secs_f64(options.minutes * 60.0)?;
+    let minutes = options.minutes.or(options.rounds.is_none().then_some(MINUTES));
+    let limit = minutes.map(|m| Duration::try_from_secs_f64(m * 60.0)).transpose()?;
+    let end = limit.map(|limit| Instant::now() + limit);
     let ledger = load::ledger_plan(owner)?;
     let mut stage = stage::Stage::start(directory, owner, options.harm)?;
     let (mut watch, mut tally) = (watch::Watch::default(), tally::Tally::default());
     let mut exit = ExitCode::SUCCESS;
     for number in options.from.. {
-        if Instant::now() >= end || options.rounds > 0 && tally.rounds >= options.rounds {
+        let is_late = end.is_some_and(|end| Instant::now() >= end);
+        if is_late || options.rounds.is_some_and(|rounds| tally.rounds >= rounds) {
             break;
         }
         let round = plan::Round::new(seed, number);

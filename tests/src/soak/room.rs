@@ -104,8 +104,13 @@ fn start(options: &Options, seed: u64, owner: u32, directory: &Path) -> Result<C
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.arg(tools::find("sh")?).args(["-c", FIRST]).arg(std::env::current_exe()?).arg("soak");
     command.arg("--inside").arg(directory).args(["--owner", &owner.to_string()]);
-    command.args(["--seed", &seed.to_string(), "--minutes", &options.minutes.to_string()]);
-    command.args(["--rounds", &options.rounds.to_string(), "--from", &options.from.to_string()]);
+    command.args(["--seed", &seed.to_string(), "--from", &options.from.to_string()]);
+    if let Some(minutes) = options.minutes {
+        command.args(["--minutes", &minutes.to_string()]);
+    }
+    if let Some(rounds) = options.rounds {
+        command.args(["--rounds", &rounds.to_string()]);
+    }
     if let Some(harm) = options.harm.and_then(|harm| harm.to_possible_value()) {
         command.args(["--harm", harm.get_name()]);
     }

@@ -99,7 +99,7 @@ impl Catalog for LocalCatalog {
         let Some((local, index)) = here else { return Err(nowhere(name)) };
         let offers = local.offers();
         let (offer, wanted) = choose(&offers, name)?;
-        let index = VolumeIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let index = VolumeIndex::of(index);
         let seat = local.hall.sit(index, wanted.kind, wanted.generation, wanted.session);
         let revoked = seat.place().switch.clone();
         let mut export = Export::new(Served::new(local.group.clone(), seat, name, offer.size));

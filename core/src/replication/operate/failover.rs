@@ -88,9 +88,8 @@ impl<H: Host> Group<H> {
         // Those that no checkpoint covers stay behind, in no group: nothing is known of them that the
         // others could be consistent with.
         let kept = if bug(Bug::FailoverKeepsJoining) { s.volumes.len() } else { s.covered().get() };
-        let old: Vec<Active<H::Disk>> = (0..kept)
-            .map(|i| point.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
-            .collect();
+        let old: Vec<Active<H::Disk>> =
+            (0..kept).map(|i| point.active(VolumeIndex::of(i))).collect();
         let (id, mut actives) = if spec.keep_active {
             for a in &old {
                 a.flush().await?;

@@ -45,7 +45,7 @@ impl<H: Host> Promoted<H> {
             self.store.update(|s| s.stage = Stage::Failover).await?;
         }
         for i in 0..self.volumes.len() {
-            let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+            let v = VolumeIndex::of(i);
             while self.merge_step(v).await? {
                 self.changed.notify();
                 if self.busy.get() > 0 {
@@ -98,11 +98,11 @@ impl<H: Host> Promoted<H> {
                 s.commit = CommitPosition::default();
             })
             .await?;
-        let actives = self.point.borrow().as_ref().map(|p| {
-            (0..self.volumes.len())
-                .map(|i| p.active(VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX))))
-                .collect()
-        });
+        let actives = self
+            .point
+            .borrow()
+            .as_ref()
+            .map(|p| (0..self.volumes.len()).map(|i| p.active(VolumeIndex::of(i))).collect());
         *self.point.borrow_mut() = None;
         if let Some(actives) = actives {
             self.chain.complete(Epoch(u64::MAX), actives);

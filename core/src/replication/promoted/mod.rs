@@ -84,7 +84,7 @@ impl<H: Host> Promoted<H> {
             .into_iter()
             .enumerate()
             .map(|(i, disk)| {
-                let v = VolumeIndex(u16::try_from(i).unwrap_or(u16::MAX));
+                let v = VolumeIndex::of(i);
                 let mut held = Bitmap::new();
                 let ranges = chain
                     .logs()

@@ -1,18 +1,14 @@
 //! A volume joins a running group: under load, over lost sessions, deaths and failovers.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::pair::{self, G1, G2, at, fill, pattern, policy, read, spec};
+use super::two::Two;
 use crate::disk::{Disk as _, Result};
 use crate::overlay::{Member, Policy, Role};
 use crate::replication::ExportKind::{Primary, Secondary, View};
-use crate::replication::{
-    ExportKind, FailoverSpec, Group, GroupStatus, LinkState, Replica, StartSpec, Volume, reshape,
-    serve_link,
-};
-use crate::runtime::Env;
+use crate::replication::{FailoverSpec, LinkState, Replica, StartSpec, reshape};
+use crate::runtime::Env as _;
 use crate::sim::{Direction, Keep, Sim, SimHost, When};
 use crate::units::{Epoch, Uuid, VolumeCount, VolumeIndex, usize_of};
 
@@ -21,27 +17,6 @@ const LEN: usize = 1 << 20;
 
 /// What joins: longer than the other, and no whole number of clusters.
 const NEW: u64 = (2 << 20) + 512;
-
-/// A group that can be closed and opened again: nobody else holds it.
-type Slot = Rc<RefCell<Option<Group<SimHost>>>>;
-
-struct Two {
-    sim: Sim,
-    slots: [Slot; 2],
-}
-
-fn index(node: &str) -> usize {
-    usize::from(node == "b")
-}
-
-async fn open(host: &SimHost) -> Result<Group<SimHost>> {
-    let members = Group::<SimHost>::members(&host.dir("groups/g")).await?.unwrap().members;
-    let mut replicas = Vec::new();
-    for (volume, _) in members {
-        replicas.push(Replica::open(host.dir(&format!("volumes/{volume}"))).await?);
-    }
-    Group::open(host, host.dir("groups/g"), replicas).await
-}
 
 /// Makes the replica of a volume that nobody has yet.
 async fn make(host: &SimHost, volume: &str, content: Option<u8>) -> Member {
@@ -55,113 +30,56 @@ async fn make(host: &SimHost, volume: &str, content: Option<u8>) -> Member {
     Member::new(made.label.volume, made.label.uuid, made.label.size)
 }
 
-impl Two {
-    /// One volume of 11, in step; checkpoints each 5 ms unless `policy` says otherwise.
-    async fn with(sim: &Sim, policy: Policy) -> Self {
-        let (a, b) = (sim.node("a"), sim.node("b"));
-        let slot = |g| Rc::new(RefCell::new(Some(g)));
-        let first = pair::group(&a, &[SIZE], Some(0x11)).await;
-        let second = pair::group(&b, &[SIZE], None).await;
-        let two = Self { sim: sim.clone(), slots: [slot(first), slot(second)] };
-        two.listen();
-        two.group("b").start(spec(Role::Secondary, policy.clone())).await.unwrap();
-        two.group("a").start(spec(Role::Primary, policy)).await.unwrap();
-        two.wait_for("a", |s| s.checkpoint.epoch != Epoch::NONE).await;
-        two
-    }
+/// Two groups of one volume of 11 that have not heard of each other.
+async fn apart(sim: &Sim, policy: Policy) -> Two {
+    let a = pair::group(&sim.node("a"), &[SIZE], Some(0x11)).await;
+    let b = pair::group(&sim.node("b"), &[SIZE], None).await;
+    Two::apart(sim, [a, b], policy).await
+}
 
-    async fn new(sim: &Sim) -> Self {
-        let interval = Duration::from_millis(5);
-        Self::with(sim, Policy { checkpoint_interval: interval, ..policy() }).await
-    }
+/// The same, in step.
+async fn with(sim: &Sim, policy: Policy) -> Two {
+    let two = apart(sim, policy).await;
+    two.listen();
+    two.wait_for("a", |s| s.checkpoint.epoch != Epoch::NONE).await;
+    two
+}
 
-    fn listen(&self) {
-        let host = self.sim.node("b");
-        let listener = host.listen("b").unwrap();
-        let (host2, slot) = (host.clone(), self.slots[1].clone());
-        host.spawn("link listener", async move {
-            loop {
-                let stream = listener.accept().await;
-                let (h, g) = (host2.clone(), slot.borrow().clone());
-                host2.spawn("serve link", async move {
-                    serve_link(&h, stream, |_| g.ok_or_else(|| "none here".into())).await;
-                });
-            }
-        });
-    }
+/// Checkpoints each 5 ms.
+async fn in_step(sim: &Sim) -> Two {
+    let interval = Duration::from_millis(5);
+    with(sim, Policy { checkpoint_interval: interval, ..policy() }).await
+}
 
-    fn group(&self, node: &str) -> Group<SimHost> {
-        self.slots[index(node)].borrow().clone().unwrap()
+/// Until a checkpoint covers so many volumes, on both sides' word.
+async fn joined(two: &Two, count: u16) {
+    for node in ["b", "a"] {
+        two.wait_for(node, |s| s.joined == VolumeCount(count)).await;
     }
+}
 
-    fn volume(&self, node: &str, v: u16, kind: ExportKind) -> Volume<SimHost> {
-        self.group(node).volume(VolumeIndex(v), kind).unwrap()
-    }
+/// A volume joins on one node; `None` if that dies meanwhile.
+async fn join(two: &Two, node: &str, joining: Member) -> Option<Result<()>> {
+    let add =
+        |host: SimHost| async move { reshape::join(&host.dir("groups/g"), vec![joining]).await };
+    two.reshape(node, add).await
+}
 
-    async fn wait_for(&self, node: &str, holds: impl Fn(&GroupStatus) -> bool) {
-        let host = self.sim.node("a");
-        let limit = host.now().after(Duration::from_mins(1));
-        while !holds(&self.group(node).status()) {
-            assert!(host.now() < limit, "{:?}", self.group(node).status());
-            self.sim.pause(Duration::from_millis(1)).await;
-        }
+/// Volume v1 of 22 joins on both sides, secondary first.
+async fn join_both(two: &Two) {
+    for (node, content) in [("b", None), ("a", Some(0x22))] {
+        let member = make(&two.sim.node(node), "v1", content).await;
+        join(two, node, member).await.unwrap().unwrap();
     }
+}
 
-    /// Until a checkpoint covers so many volumes, on both sides' word.
-    async fn joined(&self, count: u16) {
-        for node in ["b", "a"] {
-            self.wait_for(node, |s| s.joined == VolumeCount(count)).await;
-        }
-    }
+async fn failover(two: &Two) -> Result<Epoch> {
+    let spec = FailoverSpec { replace: G1, new: G2, keep_active: false };
+    two.group("b").failover(spec).await
+}
 
-    /// Closes a group, lets a volume join, opens it again; `None` if the node dies meanwhile.
-    async fn join(&self, node: &str, joining: Member) -> Option<Result<()>> {
-        let host = self.sim.node(node);
-        let (slot, host2) = (self.slots[index(node)].clone(), host.clone());
-        let work = async move {
-            let group = slot.take();
-            if let Some(group) = group {
-                group.shutdown().await;
-            }
-            // What was cut ends on its own.
-            host2.sleep(Duration::from_millis(500)).await;
-            reshape::join(&host2.dir("groups/g"), vec![joining]).await?;
-            let group = open(&host2).await?;
-            *slot.borrow_mut() = Some(group);
-            Ok(())
-        };
-        host.call("join", work).await
-    }
-
-    /// Volume v1 of 22 joins on both sides, secondary first.
-    async fn join_both(&self) {
-        for (node, content) in [("b", None), ("a", Some(0x22))] {
-            let member = make(&self.sim.node(node), "v1", content).await;
-            self.join(node, member).await.unwrap().unwrap();
-        }
-    }
-
-    async fn reopen(&self, node: &str) {
-        let group = open(&self.sim.node(node)).await.unwrap();
-        *self.slots[index(node)].borrow_mut() = Some(group);
-        if node == "b" {
-            self.listen();
-        }
-    }
-
-    fn kill(&self, node: &str) {
-        self.sim.kill(node);
-        self.slots[index(node)].take();
-    }
-
-    async fn failover(&self) -> Result<Epoch> {
-        let spec = FailoverSpec { replace: G1, new: G2, keep_active: false };
-        self.group("b").failover(spec).await
-    }
-
-    fn members(&self, node: &str) -> Vec<String> {
-        self.group(node).names().members.iter().map(|(v, _)| v.to_string()).collect()
-    }
+fn members(two: &Two, node: &str) -> Vec<String> {
+    two.group(node).names().members.iter().map(|(v, _)| v.to_string()).collect()
 }
 
 fn whole(byte: u8) -> Vec<(u8, usize)> {
@@ -171,25 +89,25 @@ fn whole(byte: u8) -> Vec<(u8, usize)> {
 #[test]
 fn a_volume_joins_a_running_group_and_the_next_checkpoint_covers_it() {
     pair::run(|sim| async move {
-        let two = Two::new(&sim).await;
+        let two = in_step(&sim).await;
         let member = make(&sim.node("b"), "v1", None).await;
-        two.join("b", member).await.unwrap().unwrap();
+        join(&two, "b", member).await.unwrap().unwrap();
         // The secondary has one more: the session goes on with the primary's, and so do checkpoints.
         let before = two.group("a").status().checkpoint.epoch;
         two.wait_for("a", |s| s.link == LinkState::Running && s.checkpoint.epoch > before).await;
         assert_eq!(two.group("b").status().joined, VolumeCount(1));
         let member = make(&sim.node("a"), "v1", Some(0x22)).await;
-        two.join("a", member).await.unwrap().unwrap();
+        join(&two, "a", member).await.unwrap().unwrap();
         fill(&two.volume("a", 1, Primary), at(4096, 4096), 0x33).await.unwrap();
-        two.joined(2).await;
+        joined(&two, 2).await;
         let covered = [(0x22, 4096), (0x33, 4096), (0x22, usize_of(NEW) - 8192)];
         assert_eq!(pattern(&two.volume("b", 1, View), at(0, NEW)).await, covered);
         // From here on it is one of them.
         fill(&two.volume("a", 1, Primary), at(0, NEW), 0x44).await.unwrap();
         two.group("a").checkpoint(G1).await.unwrap();
         sim.partition("a", "b", Direction::Both);
-        two.failover().await.unwrap();
-        assert_eq!(two.members("b"), ["v0", "v1"]);
+        failover(&two).await.unwrap();
+        assert_eq!(members(&two, "b"), ["v0", "v1"]);
         assert_eq!(pattern(&two.volume("b", 1, Primary), at(0, NEW)).await, whole(0x44));
     });
 }
@@ -203,8 +121,8 @@ fn what_a_joining_volume_lacks_holds_up_no_checkpoint_and_costs_no_undo_space() 
             resync_ceiling: 400 << 10,
             ..policy()
         };
-        let two = Two::with(&sim, small).await;
-        two.join_both().await;
+        let two = with(&sim, small).await;
+        join_both(&two).await;
         two.wait_for("a", |s| s.link == LinkState::Running).await;
         let at_first = two.group("a").status();
         for n in 0..40 {
@@ -219,7 +137,7 @@ fn what_a_joining_volume_lacks_holds_up_no_checkpoint_and_costs_no_undo_space() 
         assert!(!now.undo_full && two.group("b").status().undo <= 256 << 10, "{now:?}");
         let refused = two.group("b").volume(VolumeIndex(1), View).unwrap_err().to_string();
         assert!(refused.contains("joining its group"), "{refused}");
-        two.joined(2).await;
+        joined(&two, 2).await;
         assert!(two.group("b").volume(VolumeIndex(1), View).is_ok());
     });
 }
@@ -228,14 +146,14 @@ fn what_a_joining_volume_lacks_holds_up_no_checkpoint_and_costs_no_undo_space() 
 fn a_failover_before_the_record_leaves_a_joining_volume_behind_and_a_restart_finds_it_so() {
     pair::run(|sim| async move {
         let slow = Policy { resync_ceiling: 64 << 10, ..policy() };
-        let two = Two::with(&sim, slow).await;
-        two.join_both().await;
+        let two = with(&sim, slow).await;
+        join_both(&two).await;
         fill(&two.volume("a", 0, Primary), at(0, SIZE), 0x12).await.unwrap();
         two.group("a").checkpoint(G1).await.unwrap();
         fill(&two.volume("a", 0, Primary), at(0, SIZE), 0x13).await.unwrap();
         sim.pause(Duration::from_millis(300)).await;
-        two.failover().await.unwrap();
-        assert_eq!(two.members("b"), ["v0"]);
+        failover(&two).await.unwrap();
+        assert_eq!(members(&two, "b"), ["v0"]);
         assert_eq!(two.group("b").durable().joined, VolumeCount(1));
         let gone = two.group("b").volume(VolumeIndex(1), Primary).unwrap_err().to_string();
         assert!(gone.contains("no volume number 1"), "{gone}");
@@ -248,16 +166,14 @@ fn a_failover_before_the_record_leaves_a_joining_volume_behind_and_a_restart_fin
         assert_eq!(pattern(&two.volume("b", 0, Primary), at(0, SIZE)).await, [(0x12, LEN)]);
 
         // The old primary comes back without it, and keeps its only good copy.
-        let group = two.slots[0].take().unwrap();
-        group.shutdown().await;
-        drop(group);
-        sim.pause(Duration::from_millis(500)).await;
-        let dir = sim.node("a").dir("groups/g");
-        assert!(reshape::let_go(&dir, 0).await.is_err());
-        reshape::let_go(&dir, 1).await.unwrap();
-        reshape::let_go(&dir, 1).await.unwrap();
-        two.reopen("a").await;
-        assert_eq!(two.members("a"), ["v0"]);
+        let let_go = |host: SimHost| async move {
+            let dir = host.dir("groups/g");
+            assert!(reshape::let_go(&dir, 0).await.is_err());
+            reshape::let_go(&dir, 1).await?;
+            reshape::let_go(&dir, 1).await
+        };
+        two.reshape("a", let_go).await.unwrap().unwrap();
+        assert_eq!(members(&two, "a"), ["v0"]);
         let back = StartSpec { generation: G2, ..spec(Role::Secondary, policy()) };
         two.group("a").start(back).await.unwrap();
         let kept = Replica::<SimHost>::open(sim.node("a").dir("volumes/v1")).await.unwrap();
@@ -268,19 +184,14 @@ fn a_failover_before_the_record_leaves_a_joining_volume_behind_and_a_restart_fin
 #[test]
 fn a_primary_with_a_volume_more_waits_and_names_it() {
     pair::run(|sim| async move {
-        let two = Two::new(&sim).await;
+        let two = in_step(&sim).await;
         let member = make(&sim.node("a"), "v1", Some(0x22)).await;
-        two.join("a", member).await.unwrap().unwrap();
-        let host = sim.node("a");
-        let limit = host.now().after(Duration::from_mins(1));
-        let told = |e: Option<String>| e.is_some_and(|e| e.contains("does not have volume v1 yet"));
-        while !told(two.group("a").get_error(G1).unwrap()) {
-            assert!(host.now() < limit, "{:?}", two.group("a").status());
-            sim.pause(Duration::from_millis(5)).await;
-        }
+        join(&two, "a", member).await.unwrap().unwrap();
+        let told = |e: &String| e.contains("does not have volume v1 yet");
+        two.wait_for("a", |s| s.error.as_ref().is_some_and(told)).await;
         let member = make(&sim.node("b"), "v1", None).await;
-        two.join("b", member).await.unwrap().unwrap();
-        two.joined(2).await;
+        join(&two, "b", member).await.unwrap().unwrap();
+        joined(&two, 2).await;
         assert_eq!(pattern(&two.volume("b", 1, View), at(0, NEW)).await, whole(0x22));
     });
 }
@@ -288,12 +199,12 @@ fn a_primary_with_a_volume_more_waits_and_names_it() {
 #[test]
 fn a_used_replica_that_joins_gets_holes_too_and_nothing_stays_beyond_the_primary_s_end() {
     pair::run(|sim| async move {
-        let two = Two::new(&sim).await;
+        let two = in_step(&sim).await;
         for (node, content) in [("b", Some(0x77)), ("a", None)] {
             let member = make(&sim.node(node), "v1", content).await;
-            two.join(node, member).await.unwrap().unwrap();
+            join(&two, node, member).await.unwrap().unwrap();
         }
-        two.joined(2).await;
+        joined(&two, 2).await;
         assert_eq!(pattern(&two.volume("b", 1, View), at(0, NEW)).await, whole(0));
         assert_eq!(pattern(&two.volume("b", 1, Secondary), at(0, NEW)).await, whole(0));
     });
@@ -302,17 +213,11 @@ fn a_used_replica_that_joins_gets_holes_too_and_nothing_stays_beyond_the_primary
 #[test]
 fn a_volume_that_joins_before_the_first_checkpoint_is_part_of_it() {
     pair::run(|sim| async move {
-        let (a, b) = (sim.node("a"), sim.node("b"));
-        let slot = |g| Rc::new(RefCell::new(Some(g)));
-        let first = pair::group(&a, &[SIZE], Some(0x11)).await;
-        let second = pair::group(&b, &[SIZE], None).await;
-        let two = Two { sim: sim.clone(), slots: [slot(first), slot(second)] };
-        two.group("b").start(spec(Role::Secondary, policy())).await.unwrap();
-        two.group("a").start(spec(Role::Primary, policy())).await.unwrap();
-        two.join_both().await;
+        let two = apart(&sim, policy()).await;
+        join_both(&two).await;
         two.listen();
         two.wait_for("a", |s| s.checkpoint.epoch != Epoch::NONE).await;
-        two.joined(2).await;
+        joined(&two, 2).await;
         assert_eq!(pattern(&two.volume("b", 1, View), at(0, NEW)).await, whole(0x22));
     });
 }
@@ -327,25 +232,24 @@ fn a_join_cut_off_anywhere_has_happened_or_not_and_goes_on_when_asked_again() {
                 let s = sim.clone();
                 let died = sim.block_on(async move {
                     s.set_keep(Keep::BySeed);
-                    let two = Two::new(&s).await;
+                    let two = in_step(&s).await;
                     let on_b = make(&s.node("b"), "v1", None).await;
                     let on_a = make(&s.node("a"), "v1", Some(0x22)).await;
                     let member = |at: &str| if at == "a" { on_a.clone() } else { on_b.clone() };
                     if node == "a" {
-                        two.join("b", member("b")).await.unwrap().unwrap();
+                        join(&two, "b", member("b")).await.unwrap().unwrap();
                     }
                     s.crash_at_sync(node, s.sync_points(node) + n, when);
-                    if two.join(node, member(node)).await.is_some() {
+                    if join(&two, node, member(node)).await.is_some() {
                         return false;
                     }
-                    two.slots[index(node)].take();
                     two.reopen(node).await;
-                    assert!([1, 2].contains(&two.members(node).len()), "point {n}");
-                    two.join(node, member(node)).await.unwrap().unwrap();
-                    if two.members("a").len() == 1 {
-                        two.join("a", member("a")).await.unwrap().unwrap();
+                    assert!([1, 2].contains(&members(&two, node).len()), "point {n}");
+                    join(&two, node, member(node)).await.unwrap().unwrap();
+                    if members(&two, "a").len() == 1 {
+                        join(&two, "a", member("a")).await.unwrap().unwrap();
                     }
-                    two.joined(2).await;
+                    joined(&two, 2).await;
                     let view = two.volume("b", 1, View);
                     assert_eq!(pattern(&view, at(0, NEW)).await, whole(0x22), "point {n}");
                     true
@@ -366,12 +270,12 @@ fn a_volume_joins_under_load_whatever_session_is_lost_and_whoever_restarts() {
         let sim = Sim::new(Sim::seed_or(3) + seed);
         let s = sim.clone();
         sim.block_on(async move {
-            let two = Two::new(&s).await;
-            two.join_both().await;
+            let two = in_step(&s).await;
+            join_both(&two).await;
             let host = s.node("a");
             for n in 0..30_u64 {
                 let [v, place] = [host.random() % 2, host.random() % 200];
-                if !two.slots[0].borrow().is_some() {
+                if !two.is_open("a") {
                     two.reopen("a").await;
                 }
                 let volume = two.volume("a", u16::try_from(v).unwrap(), Primary);
@@ -387,7 +291,7 @@ fn a_volume_joins_under_load_whatever_session_is_lost_and_whoever_restarts() {
                     _ => s.pause(Duration::from_millis(3)).await,
                 }
             }
-            two.joined(2).await;
+            joined(&two, 2).await;
             two.wait_for("a", |s| s.link == LinkState::Running && s.missing == 0).await;
             two.group("a").checkpoint(G1).await.unwrap();
             for (v, len) in [(0, SIZE), (1, NEW)] {

@@ -13,4 +13,5 @@ mod requests;
 mod restarts;
 mod resync;
 mod scenarios;
+mod two;
 mod upstream;
