@@ -15,7 +15,7 @@ pub(crate) struct Options {
     /// How many histories; with `--bugs`: for each bug, at most.
     #[arg(long, default_value_t = 1000)]
     histories: u64,
-    /// What kind: calm (no faults), faults, storm, sweep, growth.
+    /// What kind: calm (no faults), faults, storm, sweep, growth, join, tight
     #[arg(long, default_value_t = Mix::Storm)]
     mix: Mix,
     /// Without faults: the property test.

@@ -64,6 +64,11 @@ fn volumes_may_join_under_load_and_be_cut_off_anywhere_in_it() {
 }
 
 #[test]
+fn limits_may_be_met_policies_change_and_pools_run_full() {
+    run(Mix::Tight, 150);
+}
+
+#[test]
 fn histories_that_once_found_a_defect_find_none() {
     for (mix, seed) in FOUND {
         let result = Case::new(mix, seed).play();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use understudy_core::overlay::Policy;
 use understudy_core::replication::LinkState;
+use understudy_core::sim::Failure;
 
 use super::broken::Broken;
 use super::plan::{Death, Mix};
@@ -18,7 +19,7 @@ impl Player {
         if !self.paired {
             self.await_done().await;
             self.verify_primary().await;
-            if matches!(mix, Mix::Faults | Mix::Growth | Mix::Join) && self.is_fine() {
+            if matches!(mix, Mix::Faults | Mix::Growth | Mix::Join | Mix::Tight) && self.is_fine() {
                 self.rejoin().await;
             }
         }
@@ -55,6 +56,7 @@ impl Player {
             if self.poisoned[side] {
                 self.die(side, Death::Kill);
             }
+            self.pool_full(side, Failure::Never);
             self.heal_disks(side);
         }
         // What was armed dies now, not later.
@@ -113,7 +115,8 @@ impl Player {
     }
 
     pub(super) async fn raise_limits(&mut self) {
-        let policy = Policy { undo_limit: 64 << 20, ..self.setting.policy.clone() };
+        let policy =
+            Policy { undo_limit: 64 << 20, resync_ceiling: 0, ..self.setting.policy.clone() };
         self.setting.policy = policy.clone();
         for side in [0, 1] {
             let (Some(group), generation) = (self.group(side), self.generation) else { continue };

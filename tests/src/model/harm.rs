@@ -31,6 +31,40 @@ impl Player {
         self.sides[side].host.inject(&path, Operation::Flush, Failure::Nth(0));
     }
 
+    /// The pool of a side runs full: of the requests that may take space these find none.
+    pub(super) fn pool_full(&mut self, side: usize, failure: Failure) {
+        self.full[side] = failure != Failure::Never;
+        self.shared.ran_full.set(self.shared.ran_full.get() || self.full[side]);
+        let host = &self.sides[side].host;
+        let refuse = |path: &str, operation| {
+            host.inject_kind(path, operation, failure, ErrorKind::NoSpace);
+        };
+        for file in 0..8 {
+            refuse(&format!("groups/g/undo-{file}"), Operation::Create);
+        }
+        for v in 0..self.setting.sizes.len() {
+            for file in ["disk", "active-0", "active-1", "active-map-0", "active-map-1"] {
+                refuse(&format!("volumes/v{v}/{file}"), Operation::Write);
+            }
+        }
+    }
+
+    /// A side is given another policy, the other side not.
+    pub(super) async fn set_policy(&mut self, side: usize, which: usize) {
+        let Some(policy) = self.setting.policies.get(which).cloned() else { return };
+        let Some(group) = self.group(side).filter(|_| !self.frozen[side]) else { return };
+        if side == self.primary {
+            self.setting.policy = policy.clone();
+        }
+        let generation = self.generation;
+        let r = self.call(side, async move { group.set_policy(generation, policy).await }).await;
+        if let Some(Err(e)) = r
+            && !matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotPermitted)
+        {
+            self.shared.fail(Broken::Bounded, format!("a policy can't be set: {e:?}"));
+        }
+    }
+
     /// No request of a side's disks fails any more, once they are opened anew.
     pub(super) fn heal_disks(&mut self, side: usize) {
         self.poisoned[side] = false;

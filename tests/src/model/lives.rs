@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use understudy_core::overlay::{Role, Stage};
+use understudy_core::disk::ErrorKind;
+use understudy_core::overlay::{Role, Stage, UndoFull};
 use understudy_core::replication::{ExportKind, FailoverSpec, GroupStatus, LinkState};
 use understudy_core::sim::SimHost;
 use understudy_core::units::{VolumeCount, usize_of};
@@ -165,6 +166,9 @@ impl Player {
                 self.check_kept(&s, Some(before));
                 self.promoted(side, &s, keep_active);
             }
+            // What a consumer wrote is kept only if there is room to make it durable.
+            Err(e) if keep_active && self.full[side] && e.kind() == ErrorKind::NoSpace => {}
+            Err(_) if self.may_drop() && group.status().checkpoint.epoch.0 == NONE => {}
             Err(e) if self.reported > 0 => {
                 self.shared.fail(
                     Broken::Checkpoint,
@@ -174,6 +178,11 @@ impl Player {
             // No checkpoint yet.
             Err(_) => {}
         }
+    }
+
+    /// Whether a checkpoint may be dropped for want of undo space.
+    fn may_drop(&self) -> bool {
+        self.setting.policies.iter().any(|p| p.undo_full == UndoFull::DropCheckpoint)
     }
 
     fn promoted(&mut self, side: usize, s: &GroupStatus, keep_active: bool) {
@@ -212,7 +221,7 @@ impl Player {
             return;
         }
         let [Some(p), Some(s)] = [self.group(primary), self.group(other)] else { return };
-        if self.frozen != [false; 2] || self.poisoned != [false; 2] {
+        if self.frozen != [false; 2] || self.poisoned != [false; 2] || self.full != [false; 2] {
             return;
         }
         let policy = self.setting.policy.clone();
@@ -265,7 +274,8 @@ impl Player {
             }
             self.sim.pause(Duration::from_millis(10)).await;
             let p = self.primary;
-            if self.sides[p].host.is_dead() || self.frozen[p] || self.poisoned[p] {
+            let stuck = self.frozen[p] || self.poisoned[p] || self.full[p];
+            if self.sides[p].host.is_dead() || stuck {
                 return false;
             }
         }

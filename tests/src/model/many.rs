@@ -29,7 +29,8 @@ impl fmt::Display for Total {
         write!(
             f,
             "seeds {}..{}: {} histories, {} operations, {} checkpoints, {} failovers, {} deaths, {} restarts, \
-             {} rejoins, {} link faults, {} expands, {} joins, {} violations, {:.1} s",
+             {} rejoins, {} link faults, {} expands, {} joins, {} refused for want of space, {} \
+             checkpoints dropped, {} violations, {:.1} s",
             self.seed,
             self.seed.wrapping_add(self.cases),
             self.cases,
@@ -42,6 +43,8 @@ impl fmt::Display for Total {
             c.cuts,
             c.expands,
             c.joins,
+            c.refused,
+            c.dropped,
             self.failed.len(),
             self.time.as_secs_f64()
         )
@@ -60,6 +63,8 @@ impl Total {
         t.cuts += c.cuts;
         t.expands += c.expands;
         t.joins += c.joins;
+        t.refused += c.refused;
+        t.dropped += c.dropped;
     }
 }
 

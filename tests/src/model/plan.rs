@@ -1,12 +1,13 @@
 //! What one case does: drawn from its seed in advance, so that a shorter list is a case as well.
 //!
 //! The draw of a mix is never changed: a seed that once found a defect must go on to draw the same
-//! history. New kinds of faults go into a new mix, as those of [`storm`], [`growth`] and [`join`] did.
+//! history. New kinds of faults go into a new mix, as those of [`storm`], [`growth`], [`join`] and [`tight`] did.
 
 mod growth;
 mod join;
 mod storm;
 mod sweep;
+mod tight;
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,6 +32,8 @@ pub struct Setting {
     pub alignment: [u64; 2],
     /// Interval, limits, mode.
     pub policy: Policy,
+    /// What a step may change it to.
+    pub policies: Vec<Policy>,
     /// The slowest request of a disk, and piece of a stream, in microseconds.
     pub slowness: [u64; 2],
     /// Bytes under way in a stream.
@@ -123,6 +126,12 @@ pub enum Op {
     ExpandSide(usize, usize, u64),
     /// The next volume joins on the secondary; on the primary too?
     Join(bool),
+    /// A side is given this one of the setting's policies.
+    Policy(usize, usize),
+    /// One in so many requests of a side that may take space of its pool finds none.
+    PoolFull(usize, u64),
+    /// Its pool has room again.
+    PoolHasRoom(usize),
 }
 
 /// What kind of histories.
@@ -140,6 +149,13 @@ pub enum Mix {
     Growth,
     /// A storm in which volumes join.
     Join,
+    /// A storm in which limits are met, policies change and pools run full.
+    Tight,
+}
+
+impl Mix {
+    const ALL: [Self; 7] =
+        [Self::Calm, Self::Faults, Self::Storm, Self::Sweep, Self::Growth, Self::Join, Self::Tight];
 }
 
 impl fmt::Display for Mix {
@@ -151,6 +167,7 @@ impl fmt::Display for Mix {
             Self::Sweep => "sweep",
             Self::Growth => "growth",
             Self::Join => "join",
+            Self::Tight => "tight",
         })
     }
 }
@@ -159,10 +176,9 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Calm, Self::Faults, Self::Storm, Self::Sweep, Self::Growth, Self::Join];
-        let found = all.into_iter().find(|m| m.to_string() == text);
-        found.ok_or_else(|| {
-            format!("there is no mix {text}; there are calm, faults, storm, sweep, growth and join")
+        Self::ALL.into_iter().find(|m| m.to_string() == text).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(ToString::to_string).collect();
+            format!("there is no mix {text}; there are {}", all.join(", "))
         })
     }
 }
@@ -207,6 +223,7 @@ impl Setting {
             sizes,
             alignment: [pick(r, &[1, 512, 512, 4096]), pick(r, &[1, 512, 512, 4096])],
             policy,
+            policies: Vec::new(),
             slowness: [pick(r, &[50, 400, 2000]), pick(r, &[60, 1000, 4000])],
             capacity: pick(r, &[4 << 10, 128 << 10]),
             filled: r.chance(60),
@@ -251,6 +268,7 @@ impl Plan {
             Mix::Sweep => return sweep::draw(&mut r),
             Mix::Growth => return growth::draw(&mut r),
             Mix::Join => return join::draw(&mut r),
+            Mix::Tight => return tight::draw(&mut r),
             Mix::Calm | Mix::Faults | Mix::Storm => {}
         }
         let mut setting = Setting::draw(&mut r, mix);
@@ -261,7 +279,7 @@ impl Plan {
         }
         let count = match mix {
             Mix::Calm => 20 + r.below(120),
-            Mix::Faults | Mix::Storm | Mix::Sweep | Mix::Growth | Mix::Join => 40 + r.below(160),
+            _ => 40 + r.below(160),
         };
         let ledger = r.chance(25);
         let fault_rate = pick(&mut r, &[4, 10, 20]);
@@ -272,9 +290,7 @@ impl Plan {
             let op = match mix {
                 Mix::Faults if r.chance(fault_rate) => fault(&mut r, &setting),
                 Mix::Storm => weather.draw(&mut r, &setting),
-                Mix::Calm | Mix::Faults | Mix::Sweep | Mix::Growth | Mix::Join => {
-                    calm(&mut r, &setting, mix, &mut failed_over)
-                }
+                _ => calm(&mut r, &setting, mix, &mut failed_over),
             };
             ops.push(op);
             if ledger && matches!(op, Op::Write(..)) {

@@ -52,6 +52,10 @@ pub(super) struct Player {
     /// A flush failed there: until it is started again its disks refuse.
     pub(super) poisoned: [bool; 2],
     pub(super) partitioned: bool,
+    /// Its pool is full.
+    pub(super) full: [bool; 2],
+    /// How many checkpoints the present life of the primary has dropped.
+    dropped: u64,
     /// What each volume was asked to grow to.
     pub(super) target: Vec<u64>,
     /// Requests of the present consumer's life in flight.
@@ -101,6 +105,7 @@ impl Player {
             oracle: RefCell::new(Oracle::new(&s.room)),
             violation: RefCell::default(),
             injected: Cell::default(),
+            ran_full: Cell::default(),
             consumer_life: Cell::default(),
             counts: Cell::default(),
             answered: Cell::default(),
@@ -123,6 +128,8 @@ impl Player {
             promoting: None,
             frozen: [false; 2],
             partitioned: false,
+            full: [false; 2],
+            dropped: 0,
             consuming: Rc::default(),
             covered: VolumeCount::default(),
             made: [(); 2].map(|()| (0..volumes).map(|v| v < first).collect()),
@@ -202,6 +209,9 @@ impl Player {
             Op::Agree => self.agree().await,
             Op::Begin => self.begin_again().await,
             Op::Join(both) => self.join(both).await,
+            Op::Policy(side, which) => self.set_policy(side, which).await,
+            Op::PoolFull(side, one_in) => self.pool_full(side, Failure::OneIn(one_in)),
+            Op::PoolHasRoom(side) => self.pool_full(side, Failure::Never),
             Op::Expand(v, by) => self.expand(v, by).await,
             Op::ExpandSide(side, v, by) => {
                 self.ask_for(v, by);
@@ -310,6 +320,8 @@ impl Player {
             }
             if is_primary {
                 self.opened = s.epoch.0;
+                let dropped = std::mem::replace(&mut self.dropped, s.counts.dropped_checkpoints);
+                self.shared.count(|c| c.dropped += self.dropped.saturating_sub(dropped));
             }
             if n > 0 && self.paired {
                 let now = oracle.tick();

@@ -45,6 +45,9 @@ fn clip(range: ByteRange, len: u64) -> Option<ByteRange> {
     Some(range.intersect(ByteRange::new(0, len))).filter(|r| !r.is_empty())
 }
 
+/// How a consumer's write is called.
+const VIEW_WRITE: &str = "write to the view";
+
 /// Errors that need no cause: the role has ended.
 fn is_end(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotPermitted)
@@ -243,7 +246,7 @@ impl Player {
             }
             drop(o);
             shared.count(|c| c.operations += 1);
-            unexpected(&shared, "write to the view", result.err());
+            unexpected(&shared, VIEW_WRITE, result.err());
         });
     }
 
@@ -317,10 +320,19 @@ impl Player {
 
 /// An error that no step asked for.
 fn unexpected(shared: &Shared, what: &str, error: Option<Error>) {
-    if let Some(e) = error
-        && !is_end(&e)
-        && !(shared.injected.get() && matches!(e.kind(), ErrorKind::Io | ErrorKind::Poisoned))
-    {
+    let Some(e) = error.filter(|e| !is_end(e)) else { return };
+    if e.kind() == ErrorKind::NoSpace {
+        shared.count(|c| c.refused += 1);
+    }
+    let has_cause = match e.kind() {
+        ErrorKind::Io | ErrorKind::Poisoned => shared.injected.get(),
+        // Beyond the limit a consumer's writes are refused, the VM's wait.
+        ErrorKind::NoSpace => {
+            shared.ran_full.get() || what == VIEW_WRITE && e.to_string().contains("ActiveFull")
+        }
+        _ => false,
+    };
+    if !has_cause {
         shared.fail(Broken::Silent, format!("a {what} failed without a cause: {e:?}"));
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Shared {
     pub(super) violation: RefCell<Option<(Broken, String)>>,
     /// A disk's error was asked for.
     pub(super) injected: Cell<bool>,
+    /// A pool ran full.
+    pub(super) ran_full: Cell<bool>,
     /// Which consumer writes now.
     pub(super) consumer_life: Cell<u64>,
     /// What was done.
@@ -43,6 +45,10 @@ pub struct Counts {
     pub expands: u64,
     /// Volumes that joined a side.
     pub joins: u64,
+    /// Requests that found no space.
+    pub refused: u64,
+    /// Checkpoints that were given up for want of undo space.
+    pub dropped: u64,
 }
 
 impl Shared {

@@ -57,6 +57,7 @@ pub(super) fn setting() -> Setting {
             max_delay: Duration::from_millis(20),
             ..Policy::default()
         },
+        policies: Vec::new(),
         slowness: [400, 300],
         capacity: 128 << 10,
         filled: true,
