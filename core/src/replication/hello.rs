@@ -100,6 +100,19 @@ pub(crate) fn check_epochs(ours: &Hello, theirs: &Hello) -> Result<(), String> {
     Ok(())
 }
 
+/// A primary whose open epoch is not beyond the peer's record is an older copy of itself: it has each
+/// epoch durable before it begins it. What it knows to be missing says nothing about what the peer holds.
+/// `anew`: nothing is taken for known of the peer anyway.
+pub(crate) fn check_own_age(anew: bool, open: Epoch, record: Epoch) -> Result<(), String> {
+    if anew || record == Epoch::NONE || record < open {
+        return Ok(());
+    }
+    Err(format!(
+        "the peer says checkpoint {record}, and this side is only at epoch {open}: this pool is an older \
+         copy of itself. If it is the one to go on, stop the replication and start it anew; else fail over"
+    ))
+}
+
 /// A peer that is behind what was complete there holds an older copy: the marks here say nothing
 /// about what it lacks. One with no checkpoint at all gets everything anew.
 pub(crate) fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String> {
@@ -114,8 +127,19 @@ pub(crate) fn check_record(theirs: Epoch, reported: Epoch) -> Result<(), String>
 
 #[cfg(test)]
 mod tests {
-    use super::check_record;
+    use super::{check_own_age, check_record};
     use crate::units::Epoch;
+
+    #[test]
+    fn a_primary_that_is_an_older_copy_of_itself_is_refused() {
+        for record in [Epoch(5), Epoch(10)] {
+            let refused = check_own_age(false, Epoch(5), record).unwrap_err();
+            assert!(refused.contains("older copy of itself"), "{refused}");
+        }
+        for (anew, record) in [(false, Epoch(4)), (false, Epoch::NONE), (true, Epoch(9))] {
+            assert_eq!(check_own_age(anew, Epoch(5), record), Ok(()));
+        }
+    }
 
     #[test]
     fn a_peer_that_went_back_behind_a_complete_checkpoint_is_refused() {

@@ -9,6 +9,10 @@ use super::staging::{Item, Staged};
 use crate::disk::{Error, ErrorKind, Host, Result};
 use crate::units::{BUF_PIECE, ByteRange, Epoch, VolumeCount, VolumeIndex, usize_of};
 
+fn ended(before: &str) -> Error {
+    Error::own(ErrorKind::Stale, format!("the role ended before the {before}"))
+}
+
 impl<H: Host> Secondary<H> {
     /// The number of a frame that came by no link.
     pub(crate) fn next_sequence(&self) -> u64 {
@@ -38,13 +42,14 @@ impl<H: Host> Secondary<H> {
             };
             let (done, wait) = futures::channel::oneshot::channel();
             let sequence = self.next_sequence();
-            self.staging.push(Staged::new(sequence, item, Some(done)), || false).await;
+            let staged = Staged::new(sequence, item, Some(done));
+            if !self.staging.push(staged, || self.ended.get()).await {
+                return Err(ended("write was staged"));
+            }
             waits.push(wait);
         }
         for wait in waits {
-            wait.await.map_err(|_| {
-                Error::own(ErrorKind::Stale, "the role ended before the write was applied")
-            })??;
+            wait.await.map_err(|_| ended("write was applied"))??;
         }
         Ok(())
     }
@@ -57,10 +62,10 @@ pub(crate) async fn stage_begin_epoch<H: Host>(s: &Rc<Secondary<H>>) -> Result<E
     let (done, wait) = futures::channel::oneshot::channel();
     let sequence = s.next_sequence();
     let begin = Staged::new(sequence, Item::BeginEpoch(next, s.host.wall(), all), Some(done));
-    s.staging.push(begin, || false).await;
-    wait.await.map_err(|_| {
-        Error::own(ErrorKind::Stale, "the role ended while the checkpoint was under way")
-    })??;
+    if !s.staging.push(begin, || s.ended.get()).await {
+        return Err(ended("checkpoint was cut"));
+    }
+    wait.await.map_err(|_| ended("checkpoint was complete"))??;
     s.changed
         .wait_until(|| {
             s.failed.borrow().is_some() || s.last.get().epoch >= next.previous() || s.ended.get()

@@ -299,7 +299,7 @@ impl<H: Host> Primary<H> {
         self.counters.checkpoints.one();
         self.counters.checkpoint_micros.time(done.0.saturating_sub(c.cut.0));
         *peer.error.borrow_mut() = None;
-        peer.sweep_intent(self.host.now());
+        peer.sweep_intent(&self.host);
         if peer.intent.is_due() {
             let intent = peer.intent.clone();
             // An error is told by the next mark, which is what needs it.

@@ -88,6 +88,7 @@ pub(crate) async fn begin_epoch<H: Host>(
                     w.push(Body::Record(closed), true);
                     w.push(s2.acknowledgement(), true);
                 }
+                s2.logs.trim().await;
             }
             Err(e) => s2.fail(&e),
         }

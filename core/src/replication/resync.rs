@@ -162,7 +162,7 @@ async fn settle<H: Host>(p: &Rc<Primary<H>>, peer: &Rc<Peer<H>>) {
     let here = there && (bug(Bug::SettledHereEarly) || p.flush_all().await.is_ok());
     peer.leg.end_settling(&settling, here);
     if here {
-        peer.sweep_intent(p.host.now());
+        peer.sweep_intent(&p.host);
         if let Err(e) = peer.intent.commit().await {
             peer.note(format!("the intent log can't be written: {e}"));
         }

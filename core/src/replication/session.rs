@@ -9,7 +9,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hello::{check_epochs, check_hello, check_members, check_record, check_sizes};
+use super::hello::{
+    check_epochs, check_hello, check_members, check_own_age, check_record, check_sizes,
+};
 use super::peer::Peer;
 use super::primary::Primary;
 use crate::bug::{Bug, bug};
@@ -41,7 +43,12 @@ pub(crate) async fn run<H: Host>(p: Rc<Primary<H>>, peer: Rc<Peer<H>>, to: Addre
     loop {
         let began = p.host.now();
         let why = session(&p, &peer, &to).await;
+        let was_up = peer.leg.window().is_some();
         peer.leg.session_down();
+        if was_up && peer.last.get().epoch < peer.leg.open_epoch().previous() {
+            // A checkpoint that was under way is none any more: who asked for it gets the next one.
+            peer.served.set(peer.served.get().saturating_sub(1));
+        }
         peer.note(format!("link to {to}: {why}"));
         p.changed.notify();
         if p.host.now().since(began) > SILENCE_MAX {
@@ -112,6 +119,7 @@ async fn talk<H: Host>(
     check_members(&ours, &theirs).map_err(LinkError::Own)?;
     check_sizes(&ours, &theirs).map_err(LinkError::Own)?;
     check_epochs(&ours, &theirs).map_err(LinkError::Own)?;
+    check_own_age(ours.anew, ours.epoch, theirs.record).map_err(LinkError::Own)?;
     let open = ours.epoch.max(theirs.epoch);
     if ours.anew && theirs.record != Epoch::NONE {
         return Err(LinkError::Own(
@@ -305,6 +313,6 @@ pub(crate) fn settle<H: Host>(p: &Primary<H>, peer: &Peer<H>, recorded: Option<E
     if let Some(done) = peer.leg.advance(recorded, None) {
         p.completed(peer, done);
     } else if bug(Bug::IntentBeforeFlush) {
-        peer.sweep_intent(p.host.now());
+        peer.sweep_intent(&p.host);
     }
 }

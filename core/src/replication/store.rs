@@ -1,6 +1,6 @@
 //! The durable state of a group: one superblock, changed one atomic step at a time.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 
 use crate::disk::{Host, Result};
 use crate::overlay::RangeLock;
@@ -14,16 +14,28 @@ pub(crate) struct Store<H: Host> {
     state: RefCell<GroupState>,
     /// One change at a time.
     turn: RangeLock,
+    /// A change could not be written: what is stored is unknown, and no other is taken.
+    broken: Cell<bool>,
 }
 
 impl<H: Host> Store<H> {
     pub(crate) fn new(superblock: Superblock<H::Disk>, state: GroupState) -> Self {
-        Self { superblock, state: RefCell::new(state), turn: RangeLock::default() }
+        Self {
+            superblock,
+            state: RefCell::new(state),
+            turn: RangeLock::default(),
+            broken: Cell::default(),
+        }
     }
 
     /// What is durable now.
     pub(crate) fn state(&self) -> Ref<'_, GroupState> {
         self.state.borrow()
+    }
+
+    /// Whether a change failed in a way that leaves unknown what is stored.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// Makes `change` durable in one step, for all volumes of the group. On an error nothing
@@ -32,10 +44,13 @@ impl<H: Host> Store<H> {
         let _turn = self.turn.lock(ByteRange::new(0, 1)).await;
         let mut next = self.state.borrow().clone();
         change(&mut next);
-        if next == *self.state.borrow() {
+        // What is stored after a failed write is unknown: then it is not "there already".
+        if next == *self.state.borrow() && !self.superblock.is_unsure() {
             return Ok(());
         }
-        self.superblock.write(&next).await?;
+        let written = self.superblock.write(&next).await;
+        self.broken.set(self.superblock.is_unsure());
+        written?;
         *self.state.borrow_mut() = next;
         Ok(())
     }

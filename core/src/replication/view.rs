@@ -181,6 +181,14 @@ impl<H: Host> Secondary<H> {
         let _guard = volume.active_lock.lock(range.round_out(CLUSTER)).await;
         loop {
             self.changed.wait_until(|| !self.keeps_active.get()).await;
+            if self.store.is_broken() {
+                // A record whose write failed may be stored all the same, with this very active disk.
+                return Err(Error::own(
+                    ErrorKind::Poisoned,
+                    "the group superblock could not be written, so it is unknown over which checkpoint \
+                     this would be: see to the pool's disk, then restart the engine",
+                ));
+            }
             self.consumer_writes.set(self.consumer_writes.get() + 1);
             let writing = Writing(self.clone());
             let hold = self.hold(v)?;

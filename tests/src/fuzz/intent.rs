@@ -83,7 +83,7 @@ pub fn intent(bytes: &[u8]) {
     assert_eq!(marked(&again), before, "opened again");
     let range = ByteRange::new((29 << 30) + 7, (29 << 30) + (3 << 20));
     now(again.mark(VolumeIndex(1), range)).unwrap();
-    again.sweep(Mono::default(), |volume, _| volume == VolumeIndex(0));
+    again.sweep(Mono::default(), |volume, r| (volume == VolumeIndex(0)).then_some(r.end));
     now(again.commit()).unwrap();
     let last = now(IntentLog::open(disk, &LENS)).unwrap();
     assert!(last.is_marked(VolumeIndex(1), range), "a mark that was just made is gone");

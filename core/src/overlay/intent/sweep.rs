@@ -36,10 +36,11 @@ impl<D: Disk> IntentLog<D> {
         self.0.borrow_mut().most = most;
     }
 
-    /// Drops the marks of regions for which `keep` is false, save the hot ones, marked last, and
-    /// those of marks that have not returned yet. In memory; the disk follows with the next commit.
-    /// `keep` must not call this log.
-    pub fn sweep(&self, now: Mono, keep: impl Fn(VolumeIndex, ByteRange) -> bool) {
+    /// Drops the marks of regions that nothing relies on, save the hot ones, marked last, and those of
+    /// marks that have not returned yet. In memory; the disk follows with the next commit.
+    /// `relied_on` says up to which byte all is relied on from the given range on, if that is at all: a
+    /// first copy of a large volume is passed in a few steps. It must not call this log.
+    pub fn sweep(&self, now: Mono, relied_on: impl Fn(VolumeIndex, ByteRange) -> Option<u64>) {
         let inner = &mut *self.0.borrow_mut();
         let stay = inner.how_many_stay(now);
         let hot_since = {
@@ -52,15 +53,18 @@ impl<D: Disk> IntentLog<D> {
         };
         let pending: Vec<Range<u64>> = inner.pending.values().flatten().cloned().collect();
         for (volume, regions) in inner.layout.volumes() {
-            for run in inner.wanted.runs(regions.clone()) {
-                for region in run {
+            for mut run in inner.wanted.runs(regions.clone()) {
+                while let Some(region) = run.next() {
                     let hot = inner.recent.get(&region).is_some_and(|time| *time >= hot_since);
                     if hot || pending.iter().any(|p| p.contains(&region)) {
                         continue;
                     }
                     let start = (region - regions.start) * INTENT_REGION;
                     let range = ByteRange::new(start, start + INTENT_REGION);
-                    if keep(volume, range.intersect(inner.layout.whole(volume))) {
+                    if let Some(end) =
+                        relied_on(volume, range.intersect(inner.layout.whole(volume)))
+                    {
+                        run.start = run.start.max(regions.start + end / INTENT_REGION).min(run.end);
                         continue;
                     }
                     inner.wanted.clear(region);

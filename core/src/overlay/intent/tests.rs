@@ -111,7 +111,9 @@ fn a_sweep_leaves_what_is_kept_what_is_hot_and_what_is_being_marked() {
     disk.shut(true);
     let mut under_way = Box::pin(log.mark(C, mib(100, 101)));
     assert!(under_way.as_mut().now_or_never().is_none());
-    log.sweep(Mono::default(), |volume, range| volume == C && range.start == 2 * MIB);
+    log.sweep(Mono::default(), |volume, range| {
+        (volume == C && range.start == 2 * MIB).then_some(range.end)
+    });
     // The one under way is the newest, so one of the hot ones is not hot any more.
     assert_eq!(log.marked(C), [mib(2, 3), mib(100, 101)]);
     assert_eq!(log.marked(A), [mib(1, hot)]);
@@ -134,7 +136,7 @@ fn a_commit_is_due_when_the_disk_has_many_marks_that_nobody_wants() {
         let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
         log.limit_hot(64);
         block_on(log.mark_many(A, (0..marks).map(|n| mib(n, n + 1)))).unwrap();
-        log.sweep(Mono::default(), |_, _| false);
+        log.sweep(Mono::default(), |_, _| None);
         assert_eq!(log.is_due(), is_due, "{marks}");
         assert_eq!(reopened(&disk.inner).marked(A), [mib(0, marks)]);
         block_on(log.commit()).unwrap();
@@ -152,7 +154,7 @@ fn what_may_stay_but_need_not_is_dropped_slowly_down_to_a_quarter() {
     }
     let at = |part: u32| Mono::default().after(FREE_TIME * part / 64);
     let stay_from = |part, first| {
-        log.sweep(at(part), |_, _| false);
+        log.sweep(at(part), |_, _| None);
         assert_eq!(log.marked(A), [mib(first, 80)], "{part}");
     };
     // Beyond what may stay at most they go at once; then one in each 64th of the time.
@@ -171,7 +173,7 @@ fn a_swept_region_is_marked_again_for_free_until_the_disk_was_told() {
     let disk = Gated::new(IntentLog::<Gated>::file_len(&LENS), 4096);
     let log = block_on(IntentLog::create(disk.clone(), &LENS)).unwrap();
     block_on(log.mark_all(C)).unwrap();
-    log.sweep(Mono::default(), |_, _| false);
+    log.sweep(Mono::default(), |_, _| None);
     assert!(log.marked(C).is_empty());
     let before = disk.flushes();
     block_on(log.mark(C, mib(0, 1))).unwrap();
@@ -192,7 +194,7 @@ fn a_bad_sector_reads_as_all_marked_and_is_healed() {
         let log = reopened(&disk);
         let region = sector * 3904;
         assert_eq!(log.marked(A), [mib(region, (region + 3904).min(5 << 20))], "sector {sector}");
-        log.sweep(Mono::default(), |_, _| false);
+        log.sweep(Mono::default(), |_, _| None);
         block_on(log.commit()).unwrap();
         assert!(reopened(&disk).marked(A).is_empty());
     }
@@ -241,7 +243,9 @@ fn at_every_crash_the_disk_holds_every_mark_that_returned() {
                 1 => disk.shut(false),
                 2 => {
                     needed.retain(|_| random.below(2) == 0);
-                    log.sweep(Mono::default(), |_, range| needed.contains(&(range.start / MIB)));
+                    log.sweep(Mono::default(), |_, range| {
+                        needed.contains(&(range.start / MIB)).then_some(range.end)
+                    });
                 }
                 3 if !under_way.is_empty() => {
                     drop(under_way.swap_remove(usize_of(random.below(u64_of(under_way.len())))));

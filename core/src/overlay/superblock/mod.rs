@@ -130,6 +130,11 @@ impl<D: Disk> Superblock<D> {
         self.0.flaw.as_deref()
     }
 
+    /// Whether a write is under way, or failed or was dropped: what is stored is unknown then.
+    pub fn is_unsure(&self) -> bool {
+        self.0.unsure.get()
+    }
+
     /// Replaces the state in one atomic, durable step. Writes come in the order of their calls.
     ///
     /// A state beyond the limits is refused with [`ErrorKind::Invalid`] and nothing changes. After

@@ -15,6 +15,9 @@ impl<E: Env> Leg<E> {
             .drained()
             .wait_until(|| window.is_closed() || !self.is_up() || flushed() >= sequence);
         let ended = timeout(&self.env, self.max_delay.get(), wait).await.is_some();
+        if !ended {
+            self.overflow(&window);
+        }
         ended && flushed() >= sequence && !window.is_dropped(sequence)
     }
 

@@ -200,6 +200,16 @@ impl<E: Env> Leg<E> {
                     .any(|s| s.epoch > recorded && s.relies_on(volume, range))
     }
 
+    /// Up to where all is relied on from the beginning of `range` on, if any of it is.
+    pub(crate) fn relied_on(&self, volume: VolumeIndex, range: ByteRange) -> Option<u64> {
+        let missing = self.missing.borrow();
+        let run = missing.get(volume.get()).and_then(|b| b.next_range(range.start, u64::MAX));
+        match run {
+            Some(run) if run.start < range.end => Some(range.end.max(run.end)),
+            _ => self.is_relied_on(volume, range).then_some(range.end),
+        }
+    }
+
     /// Whether frames go out.
     pub(crate) fn is_up(&self) -> bool {
         matches!(&*self.link.borrow(), Link::Up(_))

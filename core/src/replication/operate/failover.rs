@@ -81,6 +81,17 @@ impl<H: Host> Group<H> {
     async fn promote(&self, s: &Rc<Secondary<H>>, spec: FailoverSpec) -> Result<Rc<Promoted<H>>> {
         s.cut();
         s.quiet().await;
+        // A hello that came just before may have made it forget its checkpoint.
+        if self.state().record == Epoch::NONE {
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                format!(
+                    "group {} gave its checkpoint up by its primary's word while the failover began: \
+                     there is none to fail over to",
+                    self.state().group
+                ),
+            ));
+        }
         // No consumer's write is lost between the view and the promoted volume.
         s.ended.set(true);
         s.changed.wait_until(|| s.consumer_writes.get() == 0).await;

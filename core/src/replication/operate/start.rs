@@ -74,6 +74,16 @@ impl<H: Host> Group<H> {
                 "a running secondary becomes primary by a failover",
             ));
         }
+        if self.state().role == Role::Secondary && self.state().record != Epoch::NONE {
+            // Its disks may hold more than its checkpoint, and volumes that this does not cover.
+            return Err(Error::own(
+                ErrorKind::NotPermitted,
+                format!(
+                    "a stopped copy becomes primary by a failover, at its checkpoint {}",
+                    self.state().record
+                ),
+            ));
+        }
         if peer.is_some() {
             // Nothing is known of the peer: until a hello says otherwise it lacks everything. The
             // flag outlives a restart before that hello.
@@ -136,7 +146,14 @@ impl<H: Host> Group<H> {
 
     /// A secondary that runs already learns where its primary is now; a link of another node ends.
     async fn note_primary(&self, role: Role, same: bool, peer: Option<String>) -> Result<()> {
-        if role != Role::Secondary || !same || self.state().peer_address == peer {
+        if role != Role::Secondary || !same {
+            return Ok(());
+        }
+        if self.state().stage == Stage::Running && self.running_secondary().is_none() {
+            // It was started, and then something of it could not be opened.
+            self.become_secondary(true).await?;
+        }
+        if self.state().peer_address == peer {
             return Ok(());
         }
         let Some(running) = self.secondary() else { return Ok(()) };

@@ -62,7 +62,7 @@ impl<H: Host> Group<H> {
             s.cut();
             s.quiet().await;
         }
-        let open = running.map_or(Epoch::NONE, |s| s.open_epoch.get());
+        let open = running.as_ref().map_or(Epoch::NONE, |s| s.open_epoch.get());
         self.0
             .store
             .update(|s| {
@@ -75,6 +75,10 @@ impl<H: Host> Group<H> {
             })
             .await?;
         self.end_part();
+        if let Some(s) = running {
+            // The files of its logs are free once the last reader of its view is gone.
+            s.chain.complete(Epoch(u64::MAX), s.blank_actives(s.active_id()));
+        }
         Ok(())
     }
 }

@@ -84,7 +84,12 @@ impl<H: Host> Promoted<H> {
             part.disk.flush().await?;
         }
         let position = CommitPosition { volume: v, offset: ByteOffset(step.end) };
-        self.store.update(|s| s.commit = position).await?;
+        if let Err(e) = self.store.update(|s| s.commit = position).await {
+            // It may be on disk all the same, and then a restart reads this step from the disk: what
+            // was written to the active disk meanwhile would be lost.
+            self.unsure.set(Some((v, step)));
+            return Err(e);
+        }
         part.held.borrow_mut().clear(step);
         Ok(true)
     }

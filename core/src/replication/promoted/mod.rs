@@ -40,6 +40,8 @@ pub(crate) struct Promoted<H: Host> {
     /// Requests of the VM in flight.
     busy: Cell<usize>,
     pub(crate) failure: RefCell<Option<String>>,
+    /// A step of the commit whose position may be stored or not.
+    unsure: Cell<Option<(VolumeIndex, ByteRange)>>,
     /// A commit is under way.
     committing: Cell<bool>,
     changed: Signal,
@@ -114,6 +116,7 @@ impl<H: Host> Promoted<H> {
             counters,
             busy: Cell::new(0),
             failure: RefCell::default(),
+            unsure: Cell::default(),
             committing: Cell::default(),
             changed,
         })

@@ -77,6 +77,13 @@ impl<H: Host> Promoted<H> {
         let mut waited = false;
         loop {
             let guard = part.lock.lock(range.round_out(CLUSTER)).await;
+            if self.unsure.get().is_some_and(|(u, step)| u == v && step.overlaps(range)) {
+                return Err(Error::own(
+                    ErrorKind::Poisoned,
+                    "the group superblock could not be written, so where this write belongs is unknown: \
+                     see to the pool's disk, then restart the engine",
+                ));
+            }
             let needed = self.needed(v, range);
             let limit = self.store.state().policy.active_limit;
             let added = self.added.get().saturating_add(needed);

@@ -19,11 +19,13 @@ pub(super) struct Pace {
     began: Mono,
     sent: u64,
     rate: u64,
+    /// What the bytes of this span were held against.
+    ceiling: u64,
 }
 
 impl Pace {
     pub(super) fn new(now: Mono) -> Self {
-        Self { began: now, sent: 0, rate: 0 }
+        Self { began: now, sent: 0, rate: 0, ceiling: 0 }
     }
 
     /// So many bytes entered the window.
@@ -51,14 +53,18 @@ impl Pace {
     }
 
     /// How long it has to wait not to exceed `ceiling` bytes a second, `under_way` being about to be sent;
-    /// zero is no ceiling.
-    pub(super) fn wait(&self, now: Mono, ceiling: u64, under_way: u64) -> Option<Duration> {
+    /// zero is no ceiling. A second at most: then it is time to look again.
+    pub(super) fn wait(&mut self, now: Mono, ceiling: u64, under_way: u64) -> Option<Duration> {
+        if ceiling != std::mem::replace(&mut self.ceiling, ceiling) {
+            // What was sent under another one is not held against this one.
+            (self.began, self.sent) = (now, 0);
+        }
         if ceiling == 0 {
             return None;
         }
         let due = u128::from(self.sent.saturating_add(under_way)) * 1_000_000 / u128::from(ceiling);
         let wait = due.checked_sub(micros(now.since(self.began))).filter(|us| *us > 0)?;
-        Some(Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX)))
+        Some(Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX)).min(SPAN))
     }
 }
 
@@ -87,10 +93,23 @@ mod tests {
         assert!(!pace.is_behind(at(100), 1000));
         assert!(pace.is_behind(at(101), 1000));
         assert!(!pace.is_behind(at(101), 0));
+        let mut pace = Pace::new(at(0));
+        assert_eq!(pace.wait(at(0), 500, 0), None);
+        pace.sent(at(100), 100);
         assert_eq!(pace.wait(at(100), 500, 0), Some(Duration::from_millis(100)));
         assert_eq!(pace.wait(at(200), 500, 0), None);
         assert_eq!(pace.wait(at(200), 500, 50), Some(Duration::from_millis(100)));
         assert_eq!(pace.wait(at(100), 0, 7), None);
+    }
+
+    #[test]
+    fn a_lower_ceiling_holds_from_now_on_and_no_wait_is_longer_than_a_second() {
+        let mut pace = Pace::new(at(0));
+        assert_eq!(pace.wait(at(0), 1 << 30, 0), None);
+        pace.sent(at(900), 900 << 20);
+        assert_eq!(pace.wait(at(900), 1 << 20, 0), None);
+        pace.sent(at(900), 256 << 20);
+        assert_eq!(pace.wait(at(900), 1 << 20, 0), Some(SPAN));
     }
 
     #[test]

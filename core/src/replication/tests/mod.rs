@@ -14,4 +14,5 @@ mod restarts;
 mod resync;
 mod scenarios;
 mod two;
+mod unknown;
 mod upstream;
