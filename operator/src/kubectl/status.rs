@@ -28,11 +28,34 @@ pub fn protection(status: &BlockReplicationStatus) -> (bool, String) {
     }
 }
 
+/// Of a namespace that has none: whether others have. `None`: who asks may not look into them.
+pub fn none_in(namespace: &str, everywhere: Option<&[BlockReplication]>) -> String {
+    let here = format!("There is no BlockReplication in namespace {namespace}");
+    let Some(objects) = everywhere else {
+        return format!(
+            "{here}; kubectl understudy status -n NAMESPACE looks into another (you may not list all)\n"
+        );
+    };
+    let mut others: Vec<_> = objects.iter().filter_map(ResourceExt::namespace).collect();
+    others.sort();
+    others.dedup();
+    match others.as_slice() {
+        [] => format!("{here}, nor in any other: nothing is replicated.\n"),
+        [only] => {
+            format!("{here}; {only} has {}: kubectl understudy status -n {only}\n", objects.len())
+        }
+        more => format!(
+            "{here}; {} others have {}: kubectl understudy status -A\n",
+            more.len(),
+            objects.len()
+        ),
+    }
+}
+
 /// Every replication in a line.
 pub fn list(objects: &[BlockReplication], now: Timestamp) -> String {
     if objects.is_empty() {
-        return "There is no BlockReplication here: nothing is replicated. \
-                kubectl understudy status -A looks into every namespace.\n"
+        return "There is no BlockReplication in any namespace: nothing is replicated.\n"
             .to_owned();
     }
     let header =

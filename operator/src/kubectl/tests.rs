@@ -10,7 +10,7 @@ use understudy_crds::BlockReplication;
 use super::doctor::{Finding, diagnose, listed, render};
 use super::facts::Facts;
 use super::failover::{loss, order};
-use super::status::{describe, list};
+use super::status::{describe, list, none_in};
 use crate::desired::ObjectName;
 
 const NOW: &str = "2026-06-01T12:00:00Z";
@@ -110,7 +110,8 @@ fn status_lists_what_is_protected_and_what_is_not() {
     });
     let objects = [replication("web", |_| {}), lost("queue"), refused];
     assert_snapshot!("list", list(&objects, now()));
-    assert_snapshot!("list_of_nothing", list(&[], now()));
+    let none = [None, Some(&objects[..0]), Some(&objects[..])].map(|all| none_in("default", all));
+    assert_snapshot!("list_of_nothing", list(&[], now()) + &none.concat());
 }
 
 #[test]
