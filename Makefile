@@ -8,9 +8,11 @@ MIX ?= storm
 RUNS ?= 1
 FROM ?= 1
 SECONDS ?= 600
+BUILDER ?= docker
+IMAGE ?= understudy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test t0 t1 t2 t3 e2e kills rounds soak replay trace simulate syncpoints bugs fuzz bench fmt lint deny advisories
+.PHONY: help setup build image demo test t0 t1 t2 t3 e2e kills rounds soak replay trace simulate syncpoints bugs fuzz bench fmt lint deny advisories
 
 help: ## What can be done here
 	@echo "Understudy: a second, always-recoverable copy of a VM's disks on another node."
@@ -28,6 +30,9 @@ setup: ## Install what the tests need (as root), or say what is missing
 
 build: ## Build every binary
 	$(CARGO) build --locked --workspace --bins
+
+image: ## The product's image, under the name IMAGE=registry/name:tag; BUILDER=podman or buildah does it too
+	$(BUILDER) build --file images/Dockerfile --tag $(IMAGE) .
 
 demo: ## Two engines, a replication, a killed primary, a failover, a verdict
 	@$(CARGO) build --locked --quiet --workspace --bins

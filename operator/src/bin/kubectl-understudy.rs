@@ -116,7 +116,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Status { name: None, all_namespaces } => {
             let place = (!all_namespaces).then_some(namespace.as_str());
-            status::list(&gather::replications(&client, place).await?, now())
+            let found = gather::replications(&client, place).await?;
+            if found.is_empty() && !all_namespaces {
+                let everywhere = gather::replications(&client, None).await.ok();
+                status::none_in(&namespace, everywhere.as_deref())
+            } else {
+                status::list(&found, now())
+            }
         }
         Command::Checkpoint { name, wait, timeout } => {
             let wait = wait.then(|| seconds(timeout));

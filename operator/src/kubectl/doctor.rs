@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   operator, nodes and their parts, certificates     faults.rs
+//!   a pool that is not the one that is meant          pool.rs
 //!   replications, volumes, pods, leftovers            here
 //! ```
 
@@ -14,6 +15,7 @@ use understudy_crds::conditions::{
 
 use super::facts::Facts;
 use super::faults;
+use super::pool;
 use super::status::condition;
 use super::words::{age, bytes};
 
@@ -208,7 +210,11 @@ fn replication(facts: &Facts, object: &BlockReplication) -> Vec<Finding> {
             format!("kubectl understudy failover {name} orders it for the state as it is"),
         ));
     }
-    found.extend(protection(object, &name, &about, facts.now));
+    // With another pool all that is said of the protection is its consequence.
+    match pool::finding(facts, object) {
+        Some(wrong) => found.push(wrong),
+        None => found.extend(protection(object, &name, &about, facts.now)),
+    }
     found
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use understudy_crds::BlockReplicationStatus;
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, failed_over, protected};
 
+use super::pool;
 use super::status::{checkpoint_age, condition};
 use super::words::{age, bytes, table};
 use super::{get, patch, until};
@@ -102,6 +103,14 @@ pub fn loss(
         text.push_str(&format!(
             "\nWARNING: {primary} still answers and serves. To lose nothing, shut the VM down and make a \
              checkpoint first:\n  kubectl understudy checkpoint {name} --wait\n"
+        ));
+    }
+    if pool::wrong(status).is_some() {
+        text.push_str(&format!(
+            "\nWARNING: the engine of {} answers with another pool than the one that its replicas lie in: \
+             most likely a disk is not mounted, and nothing is lost. See first:\n  kubectl understudy \
+             doctor\n",
+            pool::node(status)
         ));
     }
     text

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod failover;
 pub mod faults;
 pub mod gather;
+pub mod pool;
 pub mod status;
 pub mod words;
 

@@ -4,9 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_crds::block_replication_status::{ReplicaRole, ReplicaStatus};
-use understudy_crds::conditions::{ACCEPTED, FAILED_OVER, PROTECTED, RECONCILED, protected};
+use understudy_crds::conditions::{
+    ACCEPTED, ENGINES_REACHABLE, FAILED_OVER, PROTECTED, RECONCILED, protected,
+};
 use understudy_crds::{BlockReplication, BlockReplicationStatus};
 
+use super::pool;
 use super::words::{age, bytes, span, table};
 
 /// A condition of it.
@@ -25,11 +28,34 @@ pub fn protection(status: &BlockReplicationStatus) -> (bool, String) {
     }
 }
 
+/// Of a namespace that has none: whether others have. `None`: who asks may not look into them.
+pub fn none_in(namespace: &str, everywhere: Option<&[BlockReplication]>) -> String {
+    let here = format!("There is no BlockReplication in namespace {namespace}");
+    let Some(objects) = everywhere else {
+        return format!(
+            "{here}; kubectl understudy status -n NAMESPACE looks into another (you may not list all)\n"
+        );
+    };
+    let mut others: Vec<_> = objects.iter().filter_map(ResourceExt::namespace).collect();
+    others.sort();
+    others.dedup();
+    match others.as_slice() {
+        [] => format!("{here}, nor in any other: nothing is replicated.\n"),
+        [only] => {
+            format!("{here}; {only} has {}: kubectl understudy status -n {only}\n", objects.len())
+        }
+        more => format!(
+            "{here}; {} others have {}: kubectl understudy status -A\n",
+            more.len(),
+            objects.len()
+        ),
+    }
+}
+
 /// Every replication in a line.
 pub fn list(objects: &[BlockReplication], now: Timestamp) -> String {
     if objects.is_empty() {
-        return "There is no BlockReplication here: nothing is replicated. \
-                kubectl understudy status -A looks into every namespace.\n"
+        return "There is no BlockReplication in any namespace: nothing is replicated.\n"
             .to_owned();
     }
     let header =
@@ -143,7 +169,12 @@ pub fn describe(object: &BlockReplication, now: Timestamp) -> String {
         },
     );
     let mut text = format!("{name}: {head}\n{}", table(&rows));
-    for type_ in [ACCEPTED, PROTECTED, RECONCILED, FAILED_OVER] {
+    // What is said of a primary that gives no account is for one that is lost.
+    let misled = pool::wrong(&status).is_some() && pool::is_primarys(&status);
+    for type_ in [ACCEPTED, ENGINES_REACHABLE, PROTECTED, RECONCILED, FAILED_OVER] {
+        if misled && type_ == PROTECTED {
+            continue;
+        }
         if let Some(condition) = condition(&status, type_).filter(|c| c.status != "True") {
             text.push_str(&format!("  {}: {}\n", condition.reason, condition.message));
         }
@@ -184,6 +215,9 @@ pub fn advice(name: &str, status: &BlockReplicationStatus) -> String {
     let held = status.checkpoint.as_ref().is_some_and(|c| c.epoch > 0);
     if condition(status, ACCEPTED).is_some_and(|c| c.status == "False") {
         return "correct what is refused above; what runs goes on".to_owned();
+    }
+    if pool::wrong(status).is_some() {
+        return pool::advice(name, status);
     }
     match reason.as_str() {
         protected::RUNNING if !status.joining.is_empty() => {

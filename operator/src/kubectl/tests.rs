@@ -1,5 +1,7 @@
 //! What people read, as snapshots. `INSTA_UPDATE=always` writes them anew; then look at the difference.
 
+mod failover;
+
 use insta::assert_snapshot;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,8 +9,8 @@ use understudy_crds::BlockReplication;
 
 use super::doctor::{Finding, diagnose, listed, render};
 use super::facts::Facts;
-use super::failover::{Order, loss, order, outcome};
-use super::status::{describe, list};
+use super::failover::{loss, order};
+use super::status::{describe, list, none_in};
 use crate::desired::ObjectName;
 
 const NOW: &str = "2026-06-01T12:00:00Z";
@@ -71,6 +73,21 @@ fn lost(name: &str) -> BlockReplication {
     })
 }
 
+/// The disk of node-a's pool is not mounted.
+fn unmounted() -> BlockReplication {
+    let mut object = lost("web");
+    let status = object.status.as_mut().unwrap();
+    status.conditions.push(of(condition(
+        "EnginesReachable",
+        false,
+        "WrongPool",
+        "at a's address …",
+    )));
+    let a = &mut status.replicas[0];
+    (a.reachable, a.error, a.stage, a.checkpoint) = (true, None, None, None);
+    object
+}
+
 /// One volume joins, another is about to.
 fn joining() -> BlockReplication {
     replication("web", |o| {
@@ -93,13 +110,15 @@ fn status_lists_what_is_protected_and_what_is_not() {
     });
     let objects = [replication("web", |_| {}), lost("queue"), refused];
     assert_snapshot!("list", list(&objects, now()));
-    assert_snapshot!("list_of_nothing", list(&[], now()));
+    let none = [None, Some(&objects[..0]), Some(&objects[..])].map(|all| none_in("default", all));
+    assert_snapshot!("list_of_nothing", list(&[], now()) + &none.concat());
 }
 
 #[test]
 fn status_of_one_says_where_it_stands_and_what_to_do() {
     assert_snapshot!("protected", describe(&replication("web", |_| {}), now()));
     assert_snapshot!("lost", describe(&lost("web"), now()));
+    assert_snapshot!("wrong_pool", describe(&unmounted(), now()));
     let merging = replication("web", |o| {
         let status = &mut o["status"];
         status["replicas"][0]["mergedBytes"] = json!(1 << 20);
@@ -123,46 +142,12 @@ fn a_failover_says_what_is_lost_before_it_asks() {
     let status = lost("web").status.unwrap();
     let found = order(&name(), &status, None).unwrap();
     assert_snapshot!("loss", loss(&name(), &status, &found, now()));
+    let unmounted = unmounted().status.unwrap();
+    assert_snapshot!("loss_with_a_wrong_pool", loss(&name(), &unmounted, &found, now()));
     let alive = replication("web", |_| {}).status.unwrap();
     assert_snapshot!("loss_of_a_living_primary", loss(&name(), &alive, &found, now()));
     let joining = joining().status.unwrap();
     assert_snapshot!("loss_while_a_volume_joins", loss(&name(), &joining, &found, now()));
-}
-
-#[test]
-fn a_failover_that_can_not_be_is_not_ordered() {
-    let status = lost("web").status.unwrap();
-    let words = |change: fn(&mut understudy_crds::BlockReplicationStatus), target: Option<&str>| {
-        let mut status = status.clone();
-        change(&mut status);
-        order(&name(), &status, target).unwrap_err()
-    };
-    assert!(words(|_| {}, Some("node-c")).contains("its secondary is node-b"));
-    assert!(words(|s| s.secondary = None, None).contains("only copy"));
-    assert!(words(|s| s.checkpoint = None, None).contains("no complete checkpoint"));
-    assert!(words(|s| s.generation = None, None).contains("has not begun"));
-}
-
-#[test]
-fn the_outcome_of_an_order_is_told_from_that_of_an_earlier_one() {
-    let this = Order { generation: "3-00000000000000aa".into(), target: "node-b".into() };
-    let with = |failover: Value, good: bool, reason: &str, words: &str| {
-        let object = replication("web", |o| {
-            o["status"]["failover"] = failover.clone();
-            let told = condition("FailedOver", good, reason, words);
-            o["status"]["conditions"].as_array_mut().unwrap().push(told);
-        });
-        outcome(&object.status.unwrap(), &this)
-    };
-    let done = |replaced: &str| json!({ "replaced": replaced, "from": "node-a", "target": "node-b", "checkpoint": 812 });
-    let ours = done("3-00000000000000aa");
-    assert!(with(ours.clone(), true, "Merging", "").unwrap().unwrap().contains("serves"));
-    assert_eq!(with(ours, false, "Promoting", ""), None);
-    assert_eq!(with(done("1-00000000000000bb"), true, "Promoted", ""), None, "an earlier one");
-    assert_eq!(with(json!(null), false, "StaleGeneration", "1-00000000000000bb"), None);
-    let stale = with(json!(null), false, "StaleGeneration", "3-00000000000000aa is gone");
-    assert!(stale.unwrap().unwrap_err().contains("StaleGeneration"));
-    assert_eq!(with(json!(null), false, "TargetUnreachable", "node-b"), None, "it stands");
 }
 
 /// An installation in which nothing is wrong.
@@ -239,7 +224,7 @@ fn a_sound_installation_has_no_findings() {
 
 #[test]
 fn each_fault_is_named_with_its_cause_and_a_remedy() {
-    let cases: [Case; 28] = [
+    let cases: [Case; 30] = [
         ("OperatorDown", |f| f.lease = None),
         ("OperatorDown", |f| {
             let spec = f.lease.as_mut().unwrap().spec.as_mut().unwrap();
@@ -332,6 +317,12 @@ fn each_fault_is_named_with_its_cause_and_a_remedy() {
             })];
         }),
         ("PrimaryLost", |f| f.replications = vec![lost("web")]),
+        ("WrongPool", |f| f.replications = vec![unmounted()]),
+        ("WrongPool", |f| {
+            let told = condition("EnginesReachable", false, "WrongPool", "at node-b's address …");
+            f.replications =
+                vec![with_conditions(&[told, condition("Protected", false, "Solo", "")])];
+        }),
         ("EndIsStuck", |f| {
             f.replications = vec![replication("web", |o| {
                 o["metadata"]["deletionTimestamp"] = json!(LONG_AGO);

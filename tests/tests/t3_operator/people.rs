@@ -39,6 +39,8 @@ async fn people_look_make_a_checkpoint_and_fail_over() {
         good && text.contains("shop/web: protected") && text.contains("what to do: nothing"),
         "{text}"
     );
+    let (good, text) = understudy(&stage, &["status"]);
+    assert!(good && text.contains("in namespace default; shop has 1"), "{text}");
     let (good, text) = understudy(&stage, &["status", "nothing"]);
     assert!(!good && text.contains("no BlockReplication nothing in namespace default"), "{text}");
 
