@@ -190,6 +190,7 @@ impl<H: Host> Group<H> {
             consumer_writes: Cell::default(),
             active_reserved: Cell::default(),
             keeps_active: Cell::default(),
+            forgotten: Cell::default(),
             holders: Cell::default(),
             ended: Cell::default(),
             changed: self.0.changed.clone(),

@@ -74,6 +74,8 @@ pub(crate) struct Secondary<H: Host> {
     /// A record is being written that keeps the active disk, which is blank: no consumer's write
     /// begins meanwhile, or it would show over the next checkpoint.
     pub(crate) keeps_active: Cell<bool>,
+    /// How often the checkpoint was given up: who reads it meanwhile is told.
+    pub(crate) forgotten: Cell<u64>,
     /// Consumer requests that hold a checkpoint, by the active files it uses.
     pub(crate) holders: Cell<[usize; 2]>,
     pub(crate) ended: Cell<bool>,
@@ -170,6 +172,7 @@ impl<H: Host> Secondary<H> {
         *self.log.borrow_mut() = None;
         *self.claimed.borrow_mut() = vec![Bitmap::new(); self.volumes.len()];
         self.saving.set(VolumeCount::default());
+        self.forgotten.set(self.forgotten.get() + 1);
         self.last.set(super::status::Checkpoint::default());
         Ok(())
     }

@@ -91,9 +91,20 @@ impl<H: Host> Secondary<H> {
             Ok(both) => both,
             Err(e) => return (buf, Err(e)),
         };
-        let out = hold.point.read(v, &disk, disk.len(), at, buf).await;
+        let forgotten = self.forgotten.get();
+        let (buf, r) = hold.point.read(v, &disk, disk.len(), at, buf).await;
         drop(hold);
-        out
+        if self.ended.get() || self.forgotten.get() != forgotten {
+            // From that moment on nothing was saved of what this may have read too late.
+            return (
+                buf,
+                Err(Error::own(
+                    ErrorKind::Stale,
+                    "the checkpoint was given up while it was read: attach the volume anew",
+                )),
+            );
+        }
+        (buf, r)
     }
 
     /// Writes to the view at any alignment; dropped at the next checkpoint.
