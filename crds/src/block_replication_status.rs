@@ -23,6 +23,9 @@ pub struct BlockReplicationStatus {
     /// Whether checkpoints complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
+    /// Since when the state is this one, without a break that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Time>,
     /// The fencing identity of the group: who may write. A failover names the one to replace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,

@@ -43,6 +43,8 @@ pub struct Node {
 pub struct Failure {
     /// What was tried and what came of it.
     pub message: String,
+    /// It was a stop, and the peer gave no last checkpoint.
+    pub no_last_checkpoint: bool,
 }
 
 /// Everything a decision rests on.

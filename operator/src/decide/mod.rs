@@ -49,8 +49,8 @@ use crate::store::Group;
 /// operator notices a change at an engine.
 pub const REQUEUE: Duration = Duration::from_millis(500);
 
-/// How long a secondary may be away before a stop goes on without it. Its copy then keeps the
-/// checkpoint before; the primary has everything.
+/// How long a secondary may be away, or lack writes, before a stop goes on without it. Its copy then
+/// keeps the checkpoint before; the primary has everything.
 pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
 
 /// What to do, and what to say.
@@ -247,8 +247,13 @@ impl<'a> Case<'a> {
         conditions.iter().any(|c| {
             c.type_ == ENGINES_REACHABLE
                 && c.status == "False"
-                && self.now.duration_since(c.last_transition_time.0).unsigned_abs() >= ABANDON_AFTER
+                && self.is_past(c.last_transition_time.0, ABANDON_AFTER)
         })
+    }
+
+    /// Whether it is so long since then.
+    fn is_past(&self, since: Timestamp, span: Duration) -> bool {
+        Duration::try_from(self.now.duration_since(since)).is_ok_and(|passed| passed >= span)
     }
 
     /// Makes a secondary give up what it follows. One that runs takes no start under another

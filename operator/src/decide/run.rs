@@ -176,7 +176,7 @@ fn create(node: &str, member: Member) -> Action {
 }
 
 /// A policy that an engine was not given yet.
-fn policy(case: &Case<'_>) -> Vec<Action> {
+pub(super) fn policy(case: &Case<'_>) -> Vec<Action> {
     let wanted = &case.desired.policy;
     let behind = |side: &GroupSide| {
         let obeys = |v: &&_| {

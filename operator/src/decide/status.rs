@@ -60,6 +60,8 @@ fn of_group(
         None => before.and_then(|s| s.bytes_at_risk),
     };
     // With the primary gone, the secondary's word is the one that counts.
+    let known = before.filter(|s| s.state == status.state).and_then(|s| s.state_since.clone());
+    status.state_since = status.state.map(|_| known.unwrap_or(Time(now)));
     status.checkpoint = primary.or(secondary).and_then(checkpoint);
     status.joining = join::progress(group, primary);
     if primary.is_none() {

@@ -8,6 +8,7 @@ mod join;
 mod kills;
 mod leftovers;
 mod refusals;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
 
 use crate::desired::{Desired, FailoverOrder, ObjectName, SourceVolume, Wish};
 use crate::fake::World;
-use crate::observe::{Nodes, Place};
+use crate::observe::{Failure, Nodes, Place};
 use crate::reconcile::pass;
 use crate::store::{Pod, Volume};
 
@@ -96,6 +97,11 @@ impl Bench {
 
     /// One pass, cut short if the operator dies in it.
     async fn once(&self) {
+        self.pass_after(None).await;
+    }
+
+    /// The same after a pass whose action failed.
+    async fn pass_after(&self, failure: Option<Failure>) {
         let nodes: Nodes = self
             .world
             .machines()
@@ -104,7 +110,7 @@ impl Bench {
                 (name.clone(), Place { link: Some(machine.link.clone()), ready: machine.up })
             })
             .collect();
-        let pass = pass(&self.desired, &nodes, &self.world, &self.world, None);
+        let pass = pass(&self.desired, &nodes, &self.world, &self.world, failure);
         // In the fake only death takes time.
         if let Ok(outcome) = tokio::time::timeout(Duration::from_millis(5), pass).await {
             outcome.unwrap();
