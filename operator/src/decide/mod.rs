@@ -24,6 +24,7 @@ pub mod join;
 pub mod leftovers;
 pub mod members;
 pub mod pods;
+pub mod replace;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -52,6 +53,11 @@ pub const REQUEUE: Duration = Duration::from_millis(500);
 /// How long a secondary may be away, or lack writes, before a stop goes on without it. Its copy then
 /// keeps the checkpoint before; the primary has everything.
 pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
+
+/// How long the secondary's pool may be away while another one answers at its node, or the node itself
+/// while it is in no list, before a new copy is made elsewhere. A pool that is only mounted late, and a
+/// node that registers anew, are back by then.
+pub const RENEW_AFTER: Duration = Duration::from_mins(5);
 
 /// What to do, and what to say.
 #[derive(Clone, PartialEq, Debug)]

@@ -83,7 +83,8 @@ fn is_without_checkpoint(case: &Case<'_>, view: &GroupStatus) -> bool {
     let status = &case.observed.status;
     let seen = status.state == Some(State::Degraded)
         && status.generation == Some(case.group.generation.to_string());
-    let long = status.state_since.as_ref().is_some_and(|since| case.is_past(since.0, ABANDON_AFTER));
+    let long =
+        status.state_since.as_ref().is_some_and(|since| case.is_past(since.0, ABANDON_AFTER));
     // Of a copy that is to be kept the last checkpoint is worth another try.
     let tried = case.observed.failure.as_ref().is_some_and(|f| f.no_last_checkpoint)
         && case.desired.wish != Wish::Stop;

@@ -8,6 +8,7 @@ mod join;
 mod kills;
 mod leftovers;
 mod refusals;
+mod renew;
 mod stop;
 
 use std::collections::BTreeMap;

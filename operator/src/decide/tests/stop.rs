@@ -20,6 +20,11 @@ impl Bench {
         if let Some(since) = &mut status.state_since {
             since.0 -= span;
         }
+        for replica in &mut status.replicas {
+            let seen = replica.observed_time.iter_mut();
+            let other = replica.other_pool.iter_mut().map(|o| &mut o.since);
+            seen.chain(other).for_each(|time| time.0 -= span);
+        }
     }
 }
 
