@@ -44,6 +44,8 @@ pub(crate) struct Machine {
     pub(crate) checkpoints: u64,
     /// What a new replica could take.
     pub(crate) available: Option<ByteLen>,
+    /// What keeps new things off its node.
+    pub(crate) closed_node: Option<String>,
     /// Its groups are closed for a change: a look does not find them.
     pub(crate) closed: bool,
 }
@@ -81,6 +83,7 @@ impl World {
                 groups: BTreeMap::new(),
                 checkpoints: 0,
                 available: None,
+                closed_node: None,
                 closed: false,
             };
             world.machines().insert((*node).to_owned(), machine);

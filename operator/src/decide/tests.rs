@@ -108,7 +108,8 @@ impl Bench {
             .machines()
             .iter()
             .map(|(name, machine)| {
-                (name.clone(), Place { link: Some(machine.link.clone()), ready: machine.up })
+                let (link, closed) = (Some(machine.link.clone()), machine.closed_node.clone());
+                (name.clone(), Place { link, ready: machine.up, closed })
             })
             .collect();
         let pass = pass(&self.desired, &nodes, &self.world, &self.world, failure);

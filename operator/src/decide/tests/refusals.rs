@@ -11,10 +11,20 @@ type Row = (fn(&mut Bench), &'static str, &'static str);
 
 #[tokio::test]
 async fn a_group_that_can_not_be_started_says_why_before_anything_is_made() {
-    let table: [Row; 9] = [
+    let table: [Row; 10] = [
         (|b| b.desired.secondary = Some("z".to_owned()), "UnknownNode", "known are a, b, c"),
         (|b| b.desired.primary = Some("z".to_owned()), "UnknownNode", "spec.primary.node"),
         (|b| b.desired.secondary = None, "SecondaryUnknown", "spec.secondary.node; known are b, c"),
+        (
+            |b| {
+                b.desired.secondary = None;
+                let mut machines = b.world.machines();
+                machines.get_mut("b").unwrap().closed_node = Some("is cordoned".to_owned());
+                machines.get_mut("c").unwrap().closed_node = Some("has the taint x:y".to_owned());
+            },
+            "SecondaryUnknown",
+            "(b is cordoned, c has the taint x:y): uncordon or add one, or name one of them",
+        ),
         (|b| b.desired.secondary = Some("a".to_owned()), "SecondaryUnknown", "name another node"),
         (|b| b.desired.primary = Some("c".to_owned()), "PrimaryUnknown", "move it first"),
         (
@@ -136,4 +146,25 @@ async fn a_group_whose_manifest_has_become_wrong_goes_on_and_says_so() {
     bench.run().await;
     assert_eq!(bench.reason(ACCEPTED), "InvalidManifest");
     assert_eq!(bench.engines(), engines);
+}
+
+#[tokio::test]
+async fn a_node_that_is_cordoned_or_tainted_holds_a_copy_only_if_it_is_named() {
+    for (asked, chosen) in [(None, "c"), (Some("b".to_owned()), "b")] {
+        let mut bench = Bench::new();
+        bench.desired.secondary = asked;
+        {
+            let mut machines = bench.world.machines();
+            let b = machines.get_mut("b").unwrap();
+            (b.available, b.closed_node) = (Some(ByteLen(100)), Some("is cordoned".to_owned()));
+            machines.get_mut("c").unwrap().available = Some(ByteLen(1));
+        }
+        bench.run().await;
+        assert_eq!(bench.group().secondary.unwrap().node, chosen);
+        // One that has a copy keeps it.
+        bench.world.machines().get_mut(chosen).unwrap().closed_node = Some("is cordoned".into());
+        bench.run().await;
+        assert_eq!(bench.group().secondary.unwrap().node, chosen);
+        assert_eq!(bench.reason(ACCEPTED), "Accepted");
+    }
 }
