@@ -149,7 +149,7 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
     } else if pods.actions.is_empty() {
         match desired.wish {
             Wish::Run => run::run(&case),
-            Wish::Stop => stop::stop(&case),
+            Wish::Stop => stop::as_asked(&case),
             Wish::Delete => delete::delete(&case),
         }
     } else {

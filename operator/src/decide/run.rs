@@ -3,7 +3,7 @@
 use understudy_core::engine::api::{LinkState, Member, Role, Stage};
 use understudy_crds::replication_group::GroupSide;
 
-use super::{Case, Step, adopt, grow, join, members, replace};
+use super::{Case, Step, adopt, failover, grow, join, members, replace};
 use crate::apply::Action;
 use crate::desired::engine_policy;
 use crate::engines::Call;
@@ -13,6 +13,7 @@ pub(super) fn run(case: &Case<'_>) -> Step {
     let wanted = replace::wanted(case);
     let difference = members::compare(case);
     let refused = difference.refused.clone().or_else(|| wanted.clone().err());
+    let refused = refused.or_else(|| failover::asked_otherwise(case));
     let wanted = wanted.ok();
     let phases: [&dyn Fn() -> Step; 7] = [
         &|| join::withdraw(case),

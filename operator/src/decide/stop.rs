@@ -10,7 +10,7 @@
 use understudy_core::engine::api::{GroupStatus, LinkState, Role, Stage};
 use understudy_crds::block_replication_status::State;
 
-use super::{ABANDON_AFTER, Case, Step, run};
+use super::{ABANDON_AFTER, Case, Step, failover, members, run};
 use crate::desired::Wish;
 use crate::engines::Call;
 
@@ -19,6 +19,26 @@ pub(super) fn is_solo(case: &Case<'_>) -> bool {
     let own =
         |v: &&GroupStatus| v.generation == case.group.generation && v.role != Some(Role::Secondary);
     case.view(case.primary()).filter(own).is_some_and(|v| v.link == LinkState::Solo)
+}
+
+/// The next step where that is all that is wanted; and what else the manifest says that is not obeyed
+/// before replication is asked for again.
+pub(super) fn as_asked(case: &Case<'_>) -> Step {
+    let mut step = stop(case);
+    let difference = members::compare(case);
+    if step.actions.is_empty() && step.waiting.is_none() {
+        let moved = || {
+            let asked = case.desired.secondary.as_ref().filter(|n| **n != case.primary().node)?;
+            let there = case.secondary().is_none_or(|s| s.node == *asked);
+            (!there).then(|| format!("make the copy on {asked}"))
+        };
+        let more =
+            || difference.names_more().then(|| "take in what the source names more".to_owned());
+        step.waiting =
+            more().or_else(moved).map(|what| format!("spec.state to be Running, to {what}"));
+    }
+    step.refused = difference.refused.or_else(|| failover::asked_otherwise(case));
+    step
 }
 
 /// The next step towards a primary alone.

@@ -1,10 +1,11 @@
 //! What can't be done is said, with the remedy, and nothing is touched.
 
+use understudy_core::engine::api::Member;
 use understudy_core::units::ByteLen;
-use understudy_crds::conditions::{ACCEPTED, FAILED_OVER};
+use understudy_crds::conditions::{ACCEPTED, FAILED_OVER, RECONCILED};
 
 use super::Bench;
-use crate::desired::{FailoverOrder, Refusal};
+use crate::desired::{FailoverOrder, Refusal, SourceVolume, Wish};
 
 /// A change, the reason and a word of the remedy.
 type Row = (fn(&mut Bench), &'static str, &'static str);
@@ -166,5 +167,71 @@ async fn a_node_that_is_cordoned_or_tainted_holds_a_copy_only_if_it_is_named() {
         bench.run().await;
         assert_eq!(bench.group().secondary.unwrap().node, chosen);
         assert_eq!(bench.reason(ACCEPTED), "Accepted");
+    }
+}
+
+#[tokio::test]
+async fn another_primary_in_the_manifest_moves_nothing_and_is_not_called_accepted() {
+    for wish in [Wish::Run, Wish::Stop] {
+        let mut bench = Bench::new();
+        bench.desired.primary = Some("a".to_owned());
+        bench.run().await;
+        bench.desired.wish = wish;
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), "Accepted");
+        let engines = bench.engines();
+        bench.desired.primary = Some("c".to_owned());
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), "PrimaryChanged");
+        let words = bench.message(ACCEPTED);
+        assert!(words.contains("kubectl understudy failover web -n shop"), "{words}");
+        assert_eq!(bench.engines(), engines);
+    }
+}
+
+#[tokio::test]
+async fn a_primary_may_stay_named_when_a_failover_has_swapped_the_roles() {
+    let mut bench = Bench::new();
+    bench.desired.primary = Some("a".to_owned());
+    bench.run().await;
+    bench.order_failover("b");
+    bench.run().await;
+    for (named, reason) in [("a", "Accepted"), ("b", "Accepted"), ("c", "PrimaryChanged")] {
+        bench.desired.primary = Some(named.to_owned());
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), reason, "{named}: {}", bench.message(ACCEPTED));
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_stopped_is_not_called_settled_before_it_is_obeyed() {
+    let table: [(fn(&mut Bench), &str); 2] = [
+        (|b| b.desired.secondary = Some("c".to_owned()), "to make the copy on c"),
+        (
+            |b| {
+                let member = Member { volume: "more".parse().unwrap(), size: ByteLen(1 << 20) };
+                let mut machines = b.world.machines();
+                let a = machines.get_mut("a").unwrap();
+                a.replicas.insert(member.volume.clone(), member.size);
+                let volume = SourceVolume { member, node: Some("a".to_owned()) };
+                b.desired.volumes.as_mut().unwrap().push(volume);
+            },
+            "to take in what the source names more",
+        ),
+    ];
+    for (change, words) in table {
+        let mut bench = Bench::new();
+        bench.run().await;
+        bench.desired.wish = Wish::Stop;
+        bench.run().await;
+        assert_eq!(bench.reason(RECONCILED), "Settled");
+        change(&mut bench);
+        bench.run().await;
+        assert_eq!(bench.reason(RECONCILED), "Progressing", "{}", bench.message(ACCEPTED));
+        assert!(bench.message(RECONCILED).contains(words), "{}", bench.message(RECONCILED));
+        bench.desired.wish = Wish::Run;
+        bench.run().await;
+        bench.run().await;
+        assert_eq!(bench.reason(RECONCILED), "Settled", "{}", bench.message(RECONCILED));
     }
 }
