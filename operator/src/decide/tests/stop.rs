@@ -152,3 +152,23 @@ async fn a_changed_policy_reaches_the_engines_before_the_stop_that_waits() {
         assert!(!has_ended(&bench));
     }
 }
+
+#[tokio::test]
+async fn a_secondary_whose_address_has_changed_is_reached_again_by_stopped_and_running() {
+    let mut bench = Bench::new();
+    bench.run().await;
+    let link: understudy_core::engine::api::Address = "tcp:127.0.0.1:7999".parse().unwrap();
+    bench.world.machines().get_mut("b").unwrap().link = link.clone();
+    *bench.world.cut.lock().unwrap() = true;
+    bench.run().await;
+    bench.later(Duration::from_secs(31));
+    bench.desired.wish = Wish::Stop;
+    bench.run().await;
+    assert_eq!(bench.reason(PROTECTED), "Stopped");
+    *bench.world.cut.lock().unwrap() = false;
+    bench.desired.wish = Wish::Run;
+    bench.run().await;
+    assert_eq!(bench.reason(PROTECTED), "Running");
+    let peer = bench.world.machines()["a"].groups[&bench.desired.group].peer.clone();
+    assert_eq!(peer, Some(link));
+}
