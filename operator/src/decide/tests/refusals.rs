@@ -205,8 +205,8 @@ async fn a_primary_may_stay_named_when_a_failover_has_swapped_the_roles() {
 
 #[tokio::test]
 async fn what_changes_while_it_is_stopped_is_not_called_settled_before_it_is_obeyed() {
-    let table: [(fn(&mut Bench), &str); 2] = [
-        (|b| b.desired.secondary = Some("c".to_owned()), "to make the copy on c"),
+    let table: [Row; 2] = [
+        (|b| b.desired.secondary = Some("c".to_owned()), "Accepted", "to make the copy on c"),
         (
             |b| {
                 let member = Member { volume: "more".parse().unwrap(), size: ByteLen(1 << 20) };
@@ -216,10 +216,11 @@ async fn what_changes_while_it_is_stopped_is_not_called_settled_before_it_is_obe
                 let volume = SourceVolume { member, node: Some("a".to_owned()) };
                 b.desired.volumes.as_mut().unwrap().push(volume);
             },
+            "Accepted",
             "to take in what the source names more",
         ),
     ];
-    for (change, words) in table {
+    for (change, accepted, words) in table {
         let mut bench = Bench::new();
         bench.run().await;
         bench.desired.wish = Wish::Stop;
@@ -227,7 +228,8 @@ async fn what_changes_while_it_is_stopped_is_not_called_settled_before_it_is_obe
         assert_eq!(bench.reason(RECONCILED), "Settled");
         change(&mut bench);
         bench.run().await;
-        assert_eq!(bench.reason(RECONCILED), "Progressing", "{}", bench.message(ACCEPTED));
+        assert_eq!(bench.reason(ACCEPTED), accepted, "{}", bench.message(ACCEPTED));
+        assert_eq!(bench.reason(RECONCILED), "Progressing");
         assert!(bench.message(RECONCILED).contains(words), "{}", bench.message(RECONCILED));
         bench.desired.wish = Wish::Run;
         bench.run().await;
