@@ -106,11 +106,12 @@ pub struct BlockReplicationSpec {
     #[serde(default)]
     pub resync: ResyncPolicy,
     /// Where the replica that serves the VM begins. Without it: where the volumes already have
-    /// theirs. It is read once, when replication starts; later the group object says who is primary.
+    /// theirs. It is read once, when replication starts; later only a failover changes who is primary,
+    /// and another node here is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<Placement>,
-    /// Where the copy is kept. Without it: the only other node that takes links, if there is just
-    /// one. Naming another node stops the old copy with a last checkpoint and starts a new one there.
+    /// Where the copy is kept. Without it: the only other node that takes links and is neither cordoned
+    /// nor tainted, or of several the one with the most space. Naming another node stops the old copy with a last checkpoint and starts a new one there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secondary: Option<Placement>,
     /// Who decides that the secondary takes over, and the order to do so.

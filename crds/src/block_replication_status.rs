@@ -23,6 +23,9 @@ pub struct BlockReplicationStatus {
     /// Whether checkpoints complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
+    /// Since when the state is this one, without a break that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Time>,
     /// The fencing identity of the group: who may write. A failover names the one to replace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
@@ -178,6 +181,13 @@ pub struct ReplicaStatus {
     pub node: String,
     /// What the group object says it is.
     pub role: ReplicaRole,
+    /// The pool that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The pool that answers at the node instead of that one. Of a secondary: if it lasts, a new copy is
+    /// made there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_pool: Option<OtherPool>,
     /// Whether the node's engine answered when it was last asked.
     pub reachable: bool,
     /// Its stage.
@@ -210,6 +220,15 @@ pub struct ReplicaStatus {
     /// When the engine last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_time: Option<Time>,
+}
+
+/// A pool that answers in the place of a replica's.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct OtherPool {
+    /// Its uuid.
+    pub pool: String,
+    /// Since when it answers, without a break that was seen.
+    pub since: Time,
 }
 
 /// What a replica is in its group.

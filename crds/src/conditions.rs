@@ -45,6 +45,8 @@ pub mod accepted {
     pub const NODE_HAS_NO_LINK: &str = "NodeHasNoLink";
     /// It can't be told which replica serves the VM.
     pub const PRIMARY_UNKNOWN: &str = "PrimaryUnknown";
+    /// Another primary is named than the group has: only a failover changes it.
+    pub const PRIMARY_CHANGED: &str = "PrimaryChanged";
     /// It can't be told where the copy is to be.
     pub const SECONDARY_UNKNOWN: &str = "SecondaryUnknown";
 }

@@ -13,9 +13,13 @@ use understudy_core::engine::client::{ClientError, EngineClient};
 /// treated as gone for this pass, so that it does not hold up the others.
 pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long an action may take. A checkpoint or a stop waits for the peer; it is asked for again
-/// as long as it is wanted.
+/// How long an action may take. A checkpoint waits for the peer; it is asked for again as long as it
+/// is wanted.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a stop may take: an engine gives a last checkpoint 30 s, and the secondary 10 s to say that it
+/// has stopped too. Only then is it known why there is none.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(45);
 
 /// One call of the engine API. Every one may be repeated.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,11 +126,19 @@ impl Engines for RemoteEngines {
     }
 
     async fn run(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
-        call.make(&self.client(node, CALL_DEADLINE)?).await
+        call.make(&self.client(node, call.deadline())?).await
     }
 }
 
 impl Call {
+    /// How long it may take.
+    pub fn deadline(&self) -> Duration {
+        match self {
+            Call::Stop { .. } => STOP_DEADLINE,
+            _ => CALL_DEADLINE,
+        }
+    }
+
     /// Makes the call; the checkpoint that it led to, if it did.
     pub async fn make(&self, client: &EngineClient) -> Result<Option<Epoch>, ClientError> {
         match self {

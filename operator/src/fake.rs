@@ -44,6 +44,8 @@ pub(crate) struct Machine {
     pub(crate) checkpoints: u64,
     /// What a new replica could take.
     pub(crate) available: Option<ByteLen>,
+    /// What keeps new things off its node.
+    pub(crate) closed_node: Option<String>,
     /// Its groups are closed for a change: a look does not find them.
     pub(crate) closed: bool,
 }
@@ -63,6 +65,8 @@ pub(crate) struct World {
     pub(crate) deleted: Mutex<Vec<String>>,
     /// Bytes of joining volumes that are not sent; with any, no checkpoint covers them.
     pub(crate) unsent: Mutex<u64>,
+    /// The links are cut: peers lack writes, and no checkpoint completes.
+    pub(crate) cut: Mutex<bool>,
     /// How many effects the operator may still have before it is killed; `None`: any number.
     pub(crate) fuse: Mutex<Option<usize>>,
 }
@@ -79,6 +83,7 @@ impl World {
                 groups: BTreeMap::new(),
                 checkpoints: 0,
                 available: None,
+                closed_node: None,
                 closed: false,
             };
             world.machines().insert((*node).to_owned(), machine);
@@ -93,11 +98,12 @@ impl World {
     /// What both replicas of a running pair come to with time: a complete checkpoint.
     pub(crate) fn settle(&self) {
         let mut machines = self.machines();
+        let cut = *self.cut.lock().unwrap();
         let links: BTreeMap<_, _> =
             machines.iter().map(|(n, m)| (m.link.to_string(), n.clone())).collect();
         let mut pairs = Vec::new();
         for (name, machine) in machines.iter().filter(|(_, m)| m.up) {
-            for (group, held) in &machine.groups {
+            for (group, held) in machine.groups.iter().filter(|_| !cut) {
                 if let Some(peer) = held.peer.as_ref().and_then(|p| links.get(&p.to_string())) {
                     pairs.push((name.clone(), peer.clone(), group.clone(), held.generation));
                 }
@@ -132,6 +138,11 @@ impl World {
     fn call(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
         let mut machines = self.machines();
         let machine = machines.get_mut(node).filter(|m| m.up).ok_or_else(|| gone(node))?;
+        if let Call::Stop { abandon_peer: false, .. } = call
+            && *self.cut.lock().unwrap()
+        {
+            return Err(refused(Refusal::Unavailable, "no checkpoint completed within 30 s"));
+        }
         let answer = machine.run(call);
         if let Call::Stop { group, generation, abandon_peer: false } = call {
             // The last frame reaches the secondary: it keeps the checkpoint and follows no more.
@@ -184,6 +195,7 @@ impl Engines for World {
             link: match (&held.peer, held.record) {
                 (None, _) => LinkState::Solo,
                 (Some(_), 0) => LinkState::Syncing,
+                (Some(_), _) if *self.cut.lock().unwrap() => LinkState::Degraded,
                 (Some(_), _) => LinkState::Running,
             },
             epoch: Epoch(held.record + 1),

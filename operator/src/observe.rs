@@ -23,6 +23,8 @@ pub struct Place {
     pub link: Option<Address>,
     /// Kubernetes says that it is ready; true where nobody says so.
     pub ready: bool,
+    /// What keeps new things off it, as "is cordoned": no copy comes there unless it is named.
+    pub closed: Option<String>,
 }
 
 /// One node as it was found.
@@ -32,6 +34,8 @@ pub struct Node {
     pub link: Option<Address>,
     /// Kubernetes says that it is ready.
     pub ready: bool,
+    /// What keeps new things off it.
+    pub closed: Option<String>,
     /// How its engine is, or why it did not say.
     pub engine: Result<EngineStatus, String>,
     /// What a new replica could take there, where that is known.
@@ -43,6 +47,8 @@ pub struct Node {
 pub struct Failure {
     /// What was tried and what came of it.
     pub message: String,
+    /// It was a stop, and the peer gave no last checkpoint.
+    pub no_last_checkpoint: bool,
 }
 
 /// Everything a decision rests on.
@@ -99,8 +105,8 @@ pub async fn observe<E: Engines, S: Store>(
     let answers = join_all(nodes.iter().map(|(name, place)| async move {
         let engine = engines.status(name).await.map_err(|e| e.to_string());
         let available = engines.available(name);
-        let (link, ready) = (place.link.clone(), place.ready);
-        (name.clone(), Node { link, ready, engine, available })
+        let (link, ready, closed) = (place.link.clone(), place.ready, place.closed.clone());
+        (name.clone(), Node { link, ready, closed, engine, available })
     }))
     .await;
     Ok(Observed {

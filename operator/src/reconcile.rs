@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tracing::{info, warn};
+use understudy_core::engine::api::Refusal;
+use understudy_core::engine::client::ClientError;
 use understudy_crds::block_replication_status::TriggerStatus;
 
 use crate::apply::{Action, ApplyError, apply};
@@ -87,11 +89,25 @@ async fn run<E: Engines, S: Store>(
             Err(ApplyError::Store(StoreError::Conflict { .. })) => return Ok(Ok(())),
             Err(ApplyError::Store(error)) => return Err(error),
             Err(ApplyError::Engine(error)) => {
-                return Ok(Err(Failure { message: format!("{action} failed: {error}") }));
+                return Ok(Err(Failure {
+                    message: format!("{action} failed: {error}"),
+                    no_last_checkpoint: is_without_checkpoint(action, &error),
+                }));
             }
         }
     }
     Ok(Ok(()))
+}
+
+/// Whether a stop failed because the peer gave no last checkpoint: the engine has waited long enough.
+fn is_without_checkpoint(action: &Action, error: &ClientError) -> bool {
+    let stops =
+        matches!(action, Action::Engine { call: Call::Stop { abandon_peer: false, .. }, .. });
+    let unavailable = matches!(
+        error,
+        ClientError::Deadline { .. } | ClientError::Refused { refusal: Refusal::Unavailable, .. }
+    );
+    stops && unavailable
 }
 
 /// Writes the status, unless the object is being forgotten or nothing has changed.

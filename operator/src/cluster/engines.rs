@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use understudy_core::engine::api::{Address, ByteLen, Capacity, EngineStatus, Epoch};
 use understudy_core::engine::client::{ClientError, EngineClient};
 
-use crate::engines::{CALL_DEADLINE, Call, Engines, STATUS_DEADLINE};
+use crate::engines::{Call, Engines, STATUS_DEADLINE};
 
 /// How often an engine is asked.
 const POLL: Duration = Duration::from_secs(1);
@@ -180,6 +180,6 @@ impl Engines for ClusterEngines {
     async fn run(&self, node: &str, call: &Call) -> Result<Option<Epoch>, ClientError> {
         let engine = self.engine(node)?;
         let _calling = Calling(&engine);
-        call.make(&engine.client.with_deadline(CALL_DEADLINE)).await
+        call.make(&engine.client.with_deadline(call.deadline())).await
     }
 }

@@ -4,7 +4,7 @@
 //! over, refused. What stays the same is said once; the conditions say it all the time.
 
 use understudy_crds::BlockReplicationStatus;
-use understudy_crds::block_replication_status::JoiningStatus;
+use understudy_crds::block_replication_status::{JoiningStatus, ReplicaRole};
 use understudy_crds::conditions::{
     ACCEPTED, ENGINES_REACHABLE, FAILED_OVER, PROTECTED, RECONCILED, accepted, failed_over,
     protected, reconciled,
@@ -86,6 +86,7 @@ pub fn news(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> 
             action: "Replicate",
         });
     }
+    all.extend(renewed(before, after));
     if after.failover != before.failover
         && let Some(failover) = &after.failover
     {
@@ -100,6 +101,25 @@ pub fn news(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> 
         });
     }
     all
+}
+
+/// That the copy is made anew: its pool is gone for good, or it is to be on another node.
+fn renewed(before: &BlockReplicationStatus, after: &BlockReplicationStatus) -> Option<News> {
+    let copy = |s: &BlockReplicationStatus| {
+        s.replicas.iter().find(|r| r.role == ReplicaRole::Secondary).cloned()
+    };
+    let (old, new) = (copy(before)?, copy(after)?);
+    let (was, is) = (old.pool?, new.pool.filter(|_| before.generation == after.generation)?);
+    let same_node = old.node == new.node;
+    (was != is).then(|| News {
+        warning: same_node,
+        reason: if same_node { "CopyRenewed" } else { "CopyMoved" }.to_owned(),
+        note: format!(
+            "the copy in pool {was} of {} is given up: a new one is made on {}, in pool {is}",
+            old.node, new.node
+        ),
+        action: "Replicate",
+    })
 }
 
 /// Whether a condition's new reason is an event: a warning or not, and its action.
@@ -130,6 +150,7 @@ fn worth(type_: &str, reason: &str, known: bool) -> Option<(bool, &'static str)>
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
     use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
 
     use super::*;
     use understudy_crds::block_replication_status::LeftBehindStatus;
@@ -174,6 +195,28 @@ mod tests {
         ];
         for (before, after, expected) in table {
             assert_eq!(shown(&news(before, after)), expected, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_made_anew_is_told_of_and_a_failover_is_no_such_thing() {
+        let status = |generation: &str, node: &str, pool: &str| {
+            let replica = json!({
+                "node": node, "role": "Secondary", "reachable": true, "pool": pool,
+            });
+            let status = json!({ "generation": generation, "replicas": [replica] });
+            serde_json::from_value::<BlockReplicationStatus>(status).unwrap()
+        };
+        let before = status("1-x", "b", "p");
+        let table = [
+            (status("1-x", "b", "p"), &[][..]),
+            (status("1-x", "b", "q"), &["!CopyRenewed"]),
+            (status("1-x", "c", "q"), &["CopyMoved"]),
+            (status("3-y", "a", "o"), &[]),
+            (BlockReplicationStatus::default(), &[]),
+        ];
+        for (after, expected) in table {
+            assert_eq!(shown(&news(&before, &after)), expected, "{after:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use understudy_core::engine::api::Address;
 use understudy_crds::names::INSTALLATION_LABEL;
 
@@ -32,7 +32,8 @@ pub fn of<'a>(
         if let Some(engine) = at(ports.api) {
             engines.insert(name.clone(), engine);
         }
-        places.insert(name.clone(), Place { link: at(ports.link), ready: is_ready(node) });
+        let (link, ready, closed) = (at(ports.link), is_ready(node), closed(node));
+        places.insert(name.clone(), Place { link, ready, closed });
     }
     (places, engines)
 }
@@ -41,6 +42,28 @@ pub fn of<'a>(
 pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Taints that Kubernetes sets on a node that is not ready, which is judged by itself, and that a cordon
+/// sets too.
+const KNOWN_OTHERWISE: [&str; 3] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/unschedulable",
+];
+
+/// What keeps pods off the node, in words.
+fn closed(node: &Node) -> Option<String> {
+    let spec = node.spec.as_ref()?;
+    if spec.unschedulable == Some(true) {
+        return Some("is cordoned".to_owned());
+    }
+    let counts = |t: &&Taint| {
+        matches!(t.effect.as_str(), "NoSchedule" | "NoExecute")
+            && !KNOWN_OTHERWISE.contains(&t.key.as_str())
+    };
+    let taint = spec.taints.iter().flatten().find(counts)?;
+    Some(format!("has the taint {}:{}", taint.key, taint.effect))
 }
 
 fn internal_ip(node: &Node) -> Option<&str> {
@@ -92,5 +115,39 @@ mod tests {
         assert_eq!(places.len(), 2);
         assert!(places["a"].ready && !places["b"].ready);
         assert_eq!(places["a"].link.as_ref().unwrap().to_string(), "tcp:10.0.0.1:7462");
+    }
+
+    #[test]
+    fn a_cordon_or_a_taint_closes_a_node_and_not_being_ready_does_not() {
+        let table = [
+            (json!({}), None),
+            (json!({ "unschedulable": true }), Some("is cordoned")),
+            (
+                json!({ "taints": [{
+                    "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule",
+                }] }),
+                Some("has the taint node-role.kubernetes.io/control-plane:NoSchedule"),
+            ),
+            (
+                json!({ "taints": [
+                    { "key": "node.kubernetes.io/not-ready", "effect": "NoExecute" },
+                    { "key": "gpu", "effect": "NoExecute" },
+                ] }),
+                Some("has the taint gpu:NoExecute"),
+            ),
+            (
+                json!({ "taints": [
+                    { "key": "node.kubernetes.io/unreachable", "effect": "NoSchedule" },
+                    { "key": "slow", "effect": "PreferNoSchedule" },
+                ] }),
+                None,
+            ),
+        ];
+        for (spec, closed) in table {
+            let mut node = node("a", true, "True", "10.0.0.1");
+            node.spec = Some(serde_json::from_value(spec.clone()).unwrap());
+            let (places, _) = of([&node], PORTS, true);
+            assert_eq!(places["a"].closed.as_deref(), closed, "{spec}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use understudy_crds::replication_group::{GroupMember, GroupSide, Owner};
 use super::{Step, adopt};
 use crate::apply::Action;
 use crate::desired::{Desired, Refusal, SourceVolume, signed};
-use crate::observe::Observed;
+use crate::observe::{Node, Observed};
 
 /// Chooses both sides and writes the group object.
 pub(super) fn begin(desired: &Desired, observed: &Observed) -> Step {
@@ -146,7 +146,8 @@ fn primary(
 }
 
 /// Where the copy is to be: as asked; else where the primary was before the last failover; else
-/// the only other node that takes links, or the one with the most space.
+/// the only other node that takes links, or the one with the most space. Nodes that are cordoned or
+/// tainted hold one only if asked to.
 pub(super) fn secondary(
     asked: Option<&str>,
     primary: &str,
@@ -158,8 +159,7 @@ pub(super) fn secondary(
     if let Some(node) = asked.or(before.filter(|node| observed.nodes.contains_key(*node))) {
         return Some(node.to_owned());
     }
-    let mut others =
-        observed.nodes.iter().filter(|(name, node)| *name != primary && node.link.is_some());
+    let mut others = open(primary, observed);
     match (others.next(), others.next()) {
         (Some((only, _)), None) => return Some(only.clone()),
         (None, _) => return None,
@@ -168,12 +168,19 @@ pub(super) fn secondary(
     roomiest(primary, observed)
 }
 
+/// The nodes that could hold the copy without anybody naming them.
+fn open<'a>(
+    primary: &'a str,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a String, &'a Node)> {
+    let nodes = observed.nodes.iter();
+    nodes.filter(move |(n, node)| *n != primary && node.link.is_some() && node.closed.is_none())
+}
+
 /// Of all that could hold the copy now, the node with the most space; where that is not known,
 /// a person chooses.
 fn roomiest(primary: &str, observed: &Observed) -> Option<String> {
-    let fit = observed.nodes.iter().filter(|(name, node)| {
-        *name != primary && node.link.is_some() && node.ready && node.engine.is_ok()
-    });
+    let fit = open(primary, observed).filter(|(_, node)| node.ready && node.engine.is_ok());
     let space = fit.filter_map(|(name, node)| Some((node.available?, name)));
     // Among equals the first by name, so that the choice is the same each time.
     let best = space.max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.cmp(x)));
@@ -182,18 +189,23 @@ fn roomiest(primary: &str, observed: &Observed) -> Option<String> {
 
 /// Why no secondary can be chosen.
 pub(super) fn no_secondary(primary: &str, observed: &Observed) -> Refusal {
-    let others: Vec<_> =
-        observed.nodes.keys().map(String::as_str).filter(|n| *n != primary).collect();
-    Refusal::new(
-        accepted::SECONDARY_UNKNOWN,
-        match others.as_slice() {
-            [] => format!("there is no node but {primary}: add one that takes links"),
-            _ => format!(
-                "name the node for the copy in spec.secondary.node; known are {}",
-                others.join(", ")
-            ),
-        },
-    )
+    let others = observed.nodes.iter().filter(|(name, _)| *name != primary);
+    let names: Vec<_> = others.clone().map(|(name, _)| name.as_str()).collect();
+    let closed: Vec<_> =
+        others.filter_map(|(n, node)| Some(format!("{n} {}", node.closed.as_ref()?))).collect();
+    let words = match names.as_slice() {
+        [] => format!("there is no node but {primary}: add one that takes links"),
+        _ if open(primary, observed).next().is_none() && !closed.is_empty() => format!(
+            "no node is free to hold the copy ({}): uncordon or add one, or name one of them in \
+             spec.secondary.node",
+            closed.join(", ")
+        ),
+        _ => format!(
+            "name the node for the copy in spec.secondary.node; known are {}",
+            names.join(", ")
+        ),
+    };
+    Refusal::new(accepted::SECONDARY_UNKNOWN, words)
 }
 
 /// Whether we were told of the node.

@@ -83,11 +83,14 @@ fn reach(group: &Group, observed: &Observed) -> (bool, &'static str, String) {
                 return (false, engines::UNREACHABLE, format!("{}: {why}", side.node));
             }
             Some(Ok(engine)) if engine.pool.to_string() != side.pool => {
-                let words = format!(
+                let mut words = format!(
                     "at {}'s address the pool {} answers, the replica is in pool {}: correct the \
                      address, or give that engine its pool back",
                     side.node, engine.pool, side.pool
                 );
+                if *side != group.spec.primary {
+                    words.push_str("; if that is lost, Reconciled says when a new copy is made");
+                }
                 return (false, engines::WRONG_POOL, words);
             }
             Some(Ok(_)) => {}

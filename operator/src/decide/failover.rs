@@ -8,11 +8,11 @@
 //! The number rises by 2 because it is to be above any that was ever seen.
 
 use understudy_core::engine::api::{Failover, Generation, Role, Stage};
-use understudy_crds::conditions::failed_over as reasons;
+use understudy_crds::conditions::{accepted, failed_over as reasons};
 use understudy_crds::replication_group::Promotion;
 
 use super::{Case, Step};
-use crate::desired::{FailoverOrder, signed};
+use crate::desired::{FailoverOrder, Refusal, signed};
 use crate::engines::Call;
 
 /// What becomes of the order in the manifest.
@@ -27,6 +27,25 @@ pub(super) fn ordered(case: &Case<'_>) -> Step {
             Ok(checkpoint) => Step::act(vec![raise(case, order, checkpoint)]),
         },
     }
+}
+
+/// Why the primary that the manifest names is not made one. After a failover the one before may stay
+/// named: roles are swapped.
+pub(super) fn asked_otherwise(case: &Case<'_>) -> Option<Refusal> {
+    let primary = &case.primary().node;
+    let before = case.group.spec.promotion.as_ref().map(|p| &p.from);
+    let asked = case.desired.primary.as_ref();
+    let asked = asked.filter(|asked| *asked != primary && Some(*asked) != before)?;
+    let name = &case.desired.name;
+    Some(Refusal::new(
+        accepted::PRIMARY_CHANGED,
+        format!(
+            "spec.primary.node names {asked}, but {primary} is the primary: it says where a replication \
+             begins, and moves none. Name {primary}; where the copy is the VM goes by `kubectl \
+             understudy failover {} -n {}`, which loses what was written since the last checkpoint",
+            name.name, name.namespace
+        ),
+    ))
 }
 
 /// Whether this very order led to the group's present generation.

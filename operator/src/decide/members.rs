@@ -35,6 +35,13 @@ pub(super) struct Difference<'a> {
     pub(super) refused: Option<Refusal>,
 }
 
+impl Difference<'_> {
+    /// Whether there is something that joins, or will.
+    pub(super) fn names_more(&self) -> bool {
+        !self.joins.is_empty() || self.waiting.is_some()
+    }
+}
+
 /// Compares the source with the group.
 pub(super) fn compare<'a>(case: &Case<'a>) -> Difference<'a> {
     let mut all = Difference::default();

@@ -24,6 +24,7 @@ pub mod join;
 pub mod leftovers;
 pub mod members;
 pub mod pods;
+pub mod replace;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -49,9 +50,14 @@ use crate::store::Group;
 /// operator notices a change at an engine.
 pub const REQUEUE: Duration = Duration::from_millis(500);
 
-/// How long a secondary may be away before a stop goes on without it. Its copy then keeps the
-/// checkpoint before; the primary has everything.
+/// How long a secondary may be away, or lack writes, before a stop goes on without it. Its copy then
+/// keeps the checkpoint before; the primary has everything.
 pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
+
+/// How long the secondary's pool may be away while another one answers at its node, or the node itself
+/// while it is in no list, before a new copy is made elsewhere. A pool that is only mounted late, and a
+/// node that registers anew, are back by then.
+pub const RENEW_AFTER: Duration = Duration::from_mins(5);
 
 /// What to do, and what to say.
 #[derive(Clone, PartialEq, Debug)]
@@ -143,7 +149,7 @@ fn next(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
     } else if pods.actions.is_empty() {
         match desired.wish {
             Wish::Run => run::run(&case),
-            Wish::Stop => stop::stop(&case),
+            Wish::Stop => stop::as_asked(&case),
             Wish::Delete => delete::delete(&case),
         }
     } else {
@@ -247,8 +253,13 @@ impl<'a> Case<'a> {
         conditions.iter().any(|c| {
             c.type_ == ENGINES_REACHABLE
                 && c.status == "False"
-                && self.now.duration_since(c.last_transition_time.0).unsigned_abs() >= ABANDON_AFTER
+                && self.is_past(c.last_transition_time.0, ABANDON_AFTER)
         })
+    }
+
+    /// Whether it is so long since then.
+    fn is_past(&self, since: Timestamp, span: Duration) -> bool {
+        Duration::try_from(self.now.duration_since(since)).is_ok_and(|passed| passed >= span)
     }
 
     /// Makes a secondary give up what it follows. One that runs takes no start under another

@@ -1,25 +1,25 @@
-//! Keeps a group replicating: replicas, roles, policy, one-shot checkpoints, a new secondary.
+//! Keeps a group replicating: replicas, roles, policy, one-shot checkpoints.
 
 use understudy_core::engine::api::{LinkState, Member, Role, Stage};
-use understudy_crds::conditions::accepted;
 use understudy_crds::replication_group::GroupSide;
 
-use super::{Case, Step, adopt, begin, grow, join, members, stop};
+use super::{Case, Step, adopt, failover, grow, join, members, replace};
 use crate::apply::Action;
-use crate::desired::{Refusal, engine_policy};
+use crate::desired::engine_policy;
 use crate::engines::Call;
 
 /// The next steps towards both sides running.
 pub(super) fn run(case: &Case<'_>) -> Step {
-    let wanted = wanted(case);
+    let wanted = replace::wanted(case);
     let difference = members::compare(case);
     let refused = difference.refused.clone().or_else(|| wanted.clone().err());
+    let refused = refused.or_else(|| failover::asked_otherwise(case));
     let wanted = wanted.ok();
     let phases: [&dyn Fn() -> Step; 7] = [
         &|| join::withdraw(case),
         &|| adopt::join(case),
         &|| grow::grow(case),
-        &|| replace_secondary(case, wanted.as_deref()),
+        &|| replace::replace(case, wanted.as_deref()),
         &|| roles(case),
         &|| join::enter(case),
         &|| members::take_in(case, &difference),
@@ -45,47 +45,6 @@ pub(super) fn run(case: &Case<'_>) -> Step {
     }
     step.refused = refused;
     step
-}
-
-/// The node that is to hold the copy.
-fn wanted(case: &Case<'_>) -> Result<String, Refusal> {
-    let primary = &case.primary().node;
-    let before = case.group.spec.promotion.as_ref().map(|p| p.from.as_str());
-    let asked = case.desired.secondary.as_deref();
-    if before.is_none() && asked == Some(primary.as_str()) {
-        return Err(Refusal::new(
-            accepted::SECONDARY_UNKNOWN,
-            format!("{primary} is the primary: name another node in spec.secondary.node"),
-        ));
-    }
-    let node = case
-        .secondary()
-        // What there is stays, unless the manifest asks for another.
-        .filter(|_| asked.is_none())
-        .map(|s| s.node.clone())
-        .or_else(|| begin::secondary(asked, primary, before, case.observed))
-        .ok_or_else(|| begin::no_secondary(primary, case.observed))?;
-    begin::takes_links(case.observed, &node)?;
-    Ok(node)
-}
-
-/// Makes the group object name the node that is wanted: the old one ends with a last checkpoint.
-fn replace_secondary(case: &Case<'_>, wanted: Option<&str>) -> Step {
-    let Some(wanted) = wanted else { return Step::default() };
-    if case.secondary().is_some_and(|s| s.node == wanted) {
-        return Step::default();
-    }
-    if case.secondary().is_some() && !stop::is_solo(case) {
-        return stop::stop(case);
-    }
-    match case.observed.engine(wanted) {
-        Some(engine) => {
-            let side =
-                GroupSide { node: wanted.to_owned(), pool: engine.pool.to_string(), policy: None };
-            Step::act(vec![case.put(|spec| spec.secondary = Some(side))])
-        }
-        None => Step::wait(format!("the engine of {wanted}, which is to hold the copy, to answer")),
-    }
 }
 
 /// Both sides in their roles, the secondary first.
@@ -147,7 +106,7 @@ fn roles(case: &Case<'_>) -> Step {
     }
     let waiting = match case.secondary() {
         _ if merging => Some("the roll-back to be merged before a secondary can join".to_owned()),
-        Some(s) => Some(format!("the engine of {}, the secondary, to answer", s.node)),
+        Some(s) => Some(replace::awaited(case, s)),
         None => None,
     };
     Step { actions, waiting, ..Step::default() }
@@ -165,7 +124,7 @@ fn outgrown(case: &Case<'_>, side: &GroupSide) -> Vec<Member> {
 }
 
 /// Calls that make what the side lacks.
-fn missing(case: &Case<'_>, side: &GroupSide, role: Role) -> Vec<Action> {
+pub(super) fn missing(case: &Case<'_>, side: &GroupSide, role: Role) -> Vec<Action> {
     let Some(engine) = case.observed.engine(&side.node) else { return Vec::new() };
     let members = join::list(case, role).into_iter();
     members.filter(|m| engine.replica(&m.volume).is_none()).map(|m| create(&side.node, m)).collect()
@@ -176,7 +135,7 @@ fn create(node: &str, member: Member) -> Action {
 }
 
 /// A policy that an engine was not given yet.
-fn policy(case: &Case<'_>) -> Vec<Action> {
+pub(super) fn policy(case: &Case<'_>) -> Vec<Action> {
     let wanted = &case.desired.policy;
     let behind = |side: &GroupSide| {
         let obeys = |v: &&_| {

@@ -5,10 +5,10 @@ use k8s_openapi::jiff::Timestamp;
 use understudy_core::engine::api::{self, GroupStatus, LinkState, Wall};
 use understudy_crds::BlockReplicationStatus;
 use understudy_crds::block_replication_status::{
-    CheckpointStatus, ExportStatus, FailoverStatus, LeftBehindStatus, ReplicaRole, ReplicaStatus,
-    Stage, State,
+    CheckpointStatus, ExportStatus, FailoverStatus, LeftBehindStatus, OtherPool, ReplicaRole,
+    ReplicaStatus, Stage, State,
 };
-use understudy_crds::replication_group::LeftBehind;
+use understudy_crds::replication_group::{GroupSide, LeftBehind};
 
 use super::{Step, conditions, join};
 use crate::desired::{Desired, signed};
@@ -41,7 +41,7 @@ fn of_group(
     now: Timestamp,
 ) {
     let spec = &group.spec;
-    let view = |side: &understudy_crds::replication_group::GroupSide| {
+    let view = |side: &GroupSide| {
         observed.view(group, &side.node, &side.pool).filter(|v| v.generation == group.generation)
     };
     let primary = view(&spec.primary);
@@ -60,6 +60,8 @@ fn of_group(
         None => before.and_then(|s| s.bytes_at_risk),
     };
     // With the primary gone, the secondary's word is the one that counts.
+    let known = before.filter(|s| s.state == status.state).and_then(|s| s.state_since.clone());
+    status.state_since = status.state.map(|_| known.unwrap_or(Time(now)));
     status.checkpoint = primary.or(secondary).and_then(checkpoint);
     status.joining = join::progress(group, primary);
     if primary.is_none() {
@@ -78,20 +80,24 @@ fn of_group(
         target: spec.primary.node.clone(),
         checkpoint: p.checkpoint,
     });
-    let mut replicas = vec![(spec.primary.node.as_str(), ReplicaRole::Primary)];
-    replicas.extend(spec.secondary.iter().map(|s| (s.node.as_str(), ReplicaRole::Secondary)));
+    let place = |s: &'_ GroupSide| (s.node.clone(), Some(s.pool.clone()));
+    let mut replicas = vec![(place(&spec.primary), ReplicaRole::Primary)];
+    replicas.extend(spec.secondary.iter().map(|s| (place(s), ReplicaRole::Secondary)));
     if let Some(from) = spec.promotion.as_ref().map(|p| p.from.as_str())
-        && !replicas.iter().any(|(node, _)| *node == from)
+        && !replicas.iter().any(|((node, _), _)| *node == from)
     {
-        replicas.push((from, ReplicaRole::Former));
+        replicas.push(((from.to_owned(), None), ReplicaRole::Former));
     }
-    for (node, role) in replicas {
-        status.replicas.push(replica(node, role, group, observed, now));
-        let engine = observed.engine(node).and_then(|e| e.group(&group.name));
+    for ((node, pool), role) in replicas {
+        let mut replica = replica(&node, role, group, observed, now);
+        replica.other_pool = pool.as_ref().and_then(|p| other_pool(&node, p, observed, now));
+        replica.pool = pool;
+        status.replicas.push(replica);
+        let engine = observed.engine(&node).and_then(|e| e.group(&group.name));
         let exports = engine.filter(|v| v.generation == group.generation).map(|v| &v.exports);
         status.exports.extend(exports.into_iter().flatten().map(|export| ExportStatus {
             volume: export.volume.to_string(),
-            node: node.to_owned(),
+            node: node.clone(),
             kind: export.kind.to_string(),
             uri: export.uri.clone(),
         }));
@@ -114,6 +120,8 @@ fn replica(
     ReplicaStatus {
         node: node.to_owned(),
         role,
+        pool: None,
+        other_pool: None,
         reachable: answered,
         stage: view.map(|v| stage(v.stage)),
         generation: view.map(|v| v.generation.to_string()),
@@ -137,6 +145,15 @@ fn replica(
             old.and_then(|r| r.observed_time.clone())
         },
     }
+}
+
+/// The pool that answers in the place of the replica's, and since when.
+fn other_pool(node: &str, pool: &str, observed: &Observed, now: Timestamp) -> Option<OtherPool> {
+    let found = observed.engine(node).map(|e| e.pool.to_string()).filter(|p| p != pool)?;
+    let mut old = observed.status.replicas.iter();
+    let old = old.find(|r| r.node == node && r.pool.as_deref() == Some(pool));
+    let known = old.and_then(|r| r.other_pool.clone()).filter(|o| o.pool == found);
+    Some(known.unwrap_or(OtherPool { pool: found, since: Time(now) }))
 }
 
 fn checkpoint(view: &GroupStatus) -> Option<CheckpointStatus> {

@@ -8,6 +8,8 @@ mod join;
 mod kills;
 mod leftovers;
 mod refusals;
+mod renew;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use understudy_crds::{BlockReplicationStatus, ReplicationGroupSpec};
 
 use crate::desired::{Desired, FailoverOrder, ObjectName, SourceVolume, Wish};
 use crate::fake::World;
-use crate::observe::{Nodes, Place};
+use crate::observe::{Failure, Nodes, Place};
 use crate::reconcile::pass;
 use crate::store::{Pod, Volume};
 
@@ -96,15 +98,21 @@ impl Bench {
 
     /// One pass, cut short if the operator dies in it.
     async fn once(&self) {
+        self.pass_after(None).await;
+    }
+
+    /// The same after a pass whose action failed.
+    async fn pass_after(&self, failure: Option<Failure>) {
         let nodes: Nodes = self
             .world
             .machines()
             .iter()
             .map(|(name, machine)| {
-                (name.clone(), Place { link: Some(machine.link.clone()), ready: machine.up })
+                let (link, closed) = (Some(machine.link.clone()), machine.closed_node.clone());
+                (name.clone(), Place { link, ready: machine.up, closed })
             })
             .collect();
-        let pass = pass(&self.desired, &nodes, &self.world, &self.world, None);
+        let pass = pass(&self.desired, &nodes, &self.world, &self.world, failure);
         // In the fake only death takes time.
         if let Ok(outcome) = tokio::time::timeout(Duration::from_millis(5), pass).await {
             outcome.unwrap();

@@ -251,7 +251,7 @@ impl Standalone {
             return;
         }
         let list = self.nodes.iter().flatten();
-        let place = |a: &NodeAddress| Place { link: a.link.clone(), ready: true };
+        let place = |a: &NodeAddress| Place { link: a.link.clone(), ready: true, closed: None };
         let nodes: Nodes = list.map(|(name, a)| (name.clone(), place(a))).collect();
         let (store, engines) = (self.store.clone(), self.engines.clone());
         let wish = desired.clone();

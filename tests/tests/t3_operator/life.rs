@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use understudy_core::engine::api::{LinkState, Role, Stage as EngineStage};
 use understudy_crds::conditions::{FAILED_OVER, PROTECTED, RECONCILED};
+use understudy_tests::harness::nbd::Client;
+use understudy_tests::harness::nbd_address::Export;
 
 use super::objects::{message, reason};
 use super::stage::{Stage, is_possible};
@@ -131,6 +133,49 @@ async fn a_replication_lives_through_start_checkpoint_loss_return_growth_and_end
     stage.replicate("again", &["root", "data"], &json!({}));
     let again = stage.until("again", "running", |o| reason(o, PROTECTED) == "Running").await;
     assert_eq!(again.status.unwrap().primary.as_deref(), Some("b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_copy_is_given_up_at_once_though_both_engines_answer_and_begins_again_when_asked() {
+    if !is_possible("a first copy that is given up") {
+        return;
+    }
+    let stage = Stage::start(&["a", "b"]).await;
+    stage.claim("root", "a", 64 * MIB).await;
+    let engine = stage.engine("a").await.unwrap();
+    let export = Export::unix(stage.path("a-nbd.sock"), &engine.groups[0].exports[0].name);
+    tokio::task::block_in_place(|| {
+        let mut client = Client::connect(&export).unwrap();
+        for piece in 0..48 {
+            client.write(piece * MIB, &vec![0x5a; 1 << 20]).unwrap();
+        }
+        client.flush().unwrap();
+    });
+    // By itself the copy would take a minute and a half.
+    let slow = json!({ "resync": { "floor": "64Ki", "ceiling": "512Ki" } });
+    stage.replicate("web", &["root"], &slow);
+    stage.until("web", "being copied", |o| reason(o, PROTECTED) == "Syncing").await;
+    let began = std::time::Instant::now();
+    stage.patch("web", json!({ "spec": { "state": "Stopped" } })).await;
+    stage
+        .until("web", "stopped", |o| {
+            reason(o, PROTECTED) == "Stopped" && reason(o, RECONCILED) == "Settled"
+        })
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(stage.engine("b").await.is_some_and(|e| e.groups.len() == 1), "it answers, and has it");
+
+    let fast = json!({ "state": "Running", "resync": { "ceiling": null } });
+    stage.patch("web", json!({ "spec": fast })).await;
+    stage.until("web", "running", |o| reason(o, PROTECTED) == "Running").await;
+    // A first copy is in the way of no end either.
+    stage.patch("web", json!({ "spec": { "state": "Stopped" } })).await;
+    stage.until("web", "stopped again", |o| reason(o, PROTECTED) == "Stopped").await;
+    stage.patch("web", json!({ "spec": { "state": "Running", "resync": slow["resync"] } })).await;
+    stage.until("web", "being copied again", |o| reason(o, PROTECTED) == "Syncing").await;
+    stage.kubectl.run(["delete", "br", "-n", "shop", "web", "--wait=false"]).unwrap();
+    stage.until_gone("web").await;
+    assert!(stage.engine("b").await.unwrap().replicas.is_empty(), "the copy is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

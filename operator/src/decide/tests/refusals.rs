@@ -1,20 +1,31 @@
 //! What can't be done is said, with the remedy, and nothing is touched.
 
+use understudy_core::engine::api::Member;
 use understudy_core::units::ByteLen;
-use understudy_crds::conditions::{ACCEPTED, FAILED_OVER};
+use understudy_crds::conditions::{ACCEPTED, FAILED_OVER, RECONCILED};
 
 use super::Bench;
-use crate::desired::{FailoverOrder, Refusal};
+use crate::desired::{FailoverOrder, Refusal, SourceVolume, Wish};
 
 /// A change, the reason and a word of the remedy.
 type Row = (fn(&mut Bench), &'static str, &'static str);
 
 #[tokio::test]
 async fn a_group_that_can_not_be_started_says_why_before_anything_is_made() {
-    let table: [Row; 9] = [
+    let table: [Row; 10] = [
         (|b| b.desired.secondary = Some("z".to_owned()), "UnknownNode", "known are a, b, c"),
         (|b| b.desired.primary = Some("z".to_owned()), "UnknownNode", "spec.primary.node"),
         (|b| b.desired.secondary = None, "SecondaryUnknown", "spec.secondary.node; known are b, c"),
+        (
+            |b| {
+                b.desired.secondary = None;
+                let mut machines = b.world.machines();
+                machines.get_mut("b").unwrap().closed_node = Some("is cordoned".to_owned());
+                machines.get_mut("c").unwrap().closed_node = Some("has the taint x:y".to_owned());
+            },
+            "SecondaryUnknown",
+            "(b is cordoned, c has the taint x:y): uncordon or add one, or name one of them",
+        ),
         (|b| b.desired.secondary = Some("a".to_owned()), "SecondaryUnknown", "name another node"),
         (|b| b.desired.primary = Some("c".to_owned()), "PrimaryUnknown", "move it first"),
         (
@@ -136,4 +147,93 @@ async fn a_group_whose_manifest_has_become_wrong_goes_on_and_says_so() {
     bench.run().await;
     assert_eq!(bench.reason(ACCEPTED), "InvalidManifest");
     assert_eq!(bench.engines(), engines);
+}
+
+#[tokio::test]
+async fn a_node_that_is_cordoned_or_tainted_holds_a_copy_only_if_it_is_named() {
+    for (asked, chosen) in [(None, "c"), (Some("b".to_owned()), "b")] {
+        let mut bench = Bench::new();
+        bench.desired.secondary = asked;
+        {
+            let mut machines = bench.world.machines();
+            let b = machines.get_mut("b").unwrap();
+            (b.available, b.closed_node) = (Some(ByteLen(100)), Some("is cordoned".to_owned()));
+            machines.get_mut("c").unwrap().available = Some(ByteLen(1));
+        }
+        bench.run().await;
+        assert_eq!(bench.group().secondary.unwrap().node, chosen);
+        // One that has a copy keeps it.
+        bench.world.machines().get_mut(chosen).unwrap().closed_node = Some("is cordoned".into());
+        bench.run().await;
+        assert_eq!(bench.group().secondary.unwrap().node, chosen);
+        assert_eq!(bench.reason(ACCEPTED), "Accepted");
+    }
+}
+
+#[tokio::test]
+async fn another_primary_in_the_manifest_moves_nothing_and_is_not_called_accepted() {
+    for wish in [Wish::Run, Wish::Stop] {
+        let mut bench = Bench::new();
+        bench.desired.primary = Some("a".to_owned());
+        bench.run().await;
+        bench.desired.wish = wish;
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), "Accepted");
+        let engines = bench.engines();
+        bench.desired.primary = Some("c".to_owned());
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), "PrimaryChanged");
+        let words = bench.message(ACCEPTED);
+        assert!(words.contains("kubectl understudy failover web -n shop"), "{words}");
+        assert_eq!(bench.engines(), engines);
+    }
+}
+
+#[tokio::test]
+async fn a_primary_may_stay_named_when_a_failover_has_swapped_the_roles() {
+    let mut bench = Bench::new();
+    bench.desired.primary = Some("a".to_owned());
+    bench.run().await;
+    bench.order_failover("b");
+    bench.run().await;
+    for (named, reason) in [("a", "Accepted"), ("b", "Accepted"), ("c", "PrimaryChanged")] {
+        bench.desired.primary = Some(named.to_owned());
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), reason, "{named}: {}", bench.message(ACCEPTED));
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_stopped_is_not_called_settled_before_it_is_obeyed() {
+    let table: [Row; 2] = [
+        (|b| b.desired.secondary = Some("c".to_owned()), "Accepted", "to make the copy on c"),
+        (
+            |b| {
+                let member = Member { volume: "more".parse().unwrap(), size: ByteLen(1 << 20) };
+                let mut machines = b.world.machines();
+                let a = machines.get_mut("a").unwrap();
+                a.replicas.insert(member.volume.clone(), member.size);
+                let volume = SourceVolume { member, node: Some("a".to_owned()) };
+                b.desired.volumes.as_mut().unwrap().push(volume);
+            },
+            "Accepted",
+            "to take in what the source names more",
+        ),
+    ];
+    for (change, accepted, words) in table {
+        let mut bench = Bench::new();
+        bench.run().await;
+        bench.desired.wish = Wish::Stop;
+        bench.run().await;
+        assert_eq!(bench.reason(RECONCILED), "Settled");
+        change(&mut bench);
+        bench.run().await;
+        assert_eq!(bench.reason(ACCEPTED), accepted, "{}", bench.message(ACCEPTED));
+        assert_eq!(bench.reason(RECONCILED), "Progressing");
+        assert!(bench.message(RECONCILED).contains(words), "{}", bench.message(RECONCILED));
+        bench.desired.wish = Wish::Run;
+        bench.run().await;
+        bench.run().await;
+        assert_eq!(bench.reason(RECONCILED), "Settled", "{}", bench.message(RECONCILED));
+    }
 }
