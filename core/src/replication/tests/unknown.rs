@@ -10,7 +10,7 @@ use crate::replication::ExportKind::{Primary, View};
 use crate::replication::logs::LogFiles;
 use crate::replication::{LinkState, StartSpec};
 use crate::sim::{Failure, Operation, Sim};
-use crate::units::{ByteRange, Epoch};
+use crate::units::{ByteRange, Epoch, usize_of};
 
 const SIZE: u64 = 1 << 20;
 const ALL: ByteRange = ByteRange { start: 0, end: SIZE };
@@ -72,7 +72,7 @@ fn what_is_flushed_during_a_merge_outlives_a_superblock_that_can_t_be_written() 
             let (p, mut good) = (pair.promoted(), vec![0x11; LEN]);
             for part in ALL.pieces(64 << 10) {
                 if fill(&p, part, 0x33).await.is_ok() && p.flush().await.is_ok() {
-                    let (start, end) = (part.start as usize, part.end as usize);
+                    let (start, end) = (usize_of(part.start), usize_of(part.end));
                     good[start..end].fill(0x33);
                 }
                 s.pause(Duration::from_millis(1)).await;
