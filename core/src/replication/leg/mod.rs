@@ -187,27 +187,19 @@ impl<E: Env> Leg<E> {
         self.missing.borrow().get(volume.get())?.next_range(from, max_len)
     }
 
-    /// Whether the peer lacks any of `range`, or has it only unrecorded: its intent mark is needed.
-    pub(crate) fn is_relied_on(&self, volume: VolumeIndex, range: ByteRange) -> bool {
-        let hit = |b: Option<&Bitmap>| b.is_some_and(|b| b.intersects(range));
-        let recorded = if bug(Bug::IntentBeforeFlush) { self.recorded.get() } else { Epoch::NONE };
-        hit(self.missing.borrow().get(volume.get()))
-            || !bug(Bug::IntentUnderNewer)
-                && self
-                    .spans
-                    .borrow()
-                    .iter()
-                    .any(|s| s.epoch > recorded && s.relies_on(volume, range))
-    }
-
-    /// Up to where all is relied on from the beginning of `range` on, if any of it is.
+    /// Whether the peer lacks any of `range`, or has it only unrecorded, so that its intent mark is needed:
+    /// up to where that is so of all from the beginning of `range` on.
     pub(crate) fn relied_on(&self, volume: VolumeIndex, range: ByteRange) -> Option<u64> {
         let missing = self.missing.borrow();
-        let run = missing.get(volume.get()).and_then(|b| b.next_range(range.start, u64::MAX));
-        match run {
-            Some(run) if run.start < range.end => Some(range.end.max(run.end)),
-            _ => self.is_relied_on(volume, range).then_some(range.end),
+        // Only a run that begins in the range is followed to its end, which may be far.
+        if let Some(lacks) = missing.get(volume.get()).filter(|b| b.intersects(range)) {
+            let run = lacks.next_range(range.start, u64::MAX);
+            return Some(run.map_or(range.end, |run| run.end.max(range.end)));
         }
+        let recorded = if bug(Bug::IntentBeforeFlush) { self.recorded.get() } else { Epoch::NONE };
+        let is_open = !bug(Bug::IntentUnderNewer)
+            && self.spans.borrow().iter().any(|s| s.epoch > recorded && s.relies_on(volume, range));
+        is_open.then_some(range.end)
     }
 
     /// Whether frames go out.
